@@ -1,0 +1,286 @@
+//! The signaling protocol: every message between a client and the bridge, as one file of plain values.
+//!
+//! JSON text frames over one WebSocket (`/api/socket`), one message a frame, tagged by `type`. The TypeScript
+//! types in `web/src/core/protocol.ts` are generated from this file (`cargo test -p asamblea protocol` fails
+//! when they are stale and says how to renew them). `docs/protocol.md` tells the same in prose.
+//!
+//! Nothing here decides anything: the room machine does.
+
+use asamblea_seam::{Mid, PeerId, SlotState, SlotWish, UpKind, UpLine, UpState};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// The protocol versions this server speaks, newest last.
+pub const VERSIONS: &[u16] = &[1];
+
+/// Largest frame accepted from a client. An offer with 45 m-lines is 222 kB in Chromium; what a client needs
+/// stays well below.
+pub const FRAME_BYTES_MAX: usize = 512 * 1024;
+
+/// Longest shown name, in Unicode scalar values; longer ones are cut, not refused.
+pub const NAME_CHARS_MAX: usize = 64;
+
+/// What a client says.
+#[derive(Clone, Debug, Deserialize, Serialize, TS)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[ts(export_to = "protocol.ts")]
+pub enum ClientMessage {
+    /// The first message on every socket.
+    Hello {
+        /// Versions the client speaks; the newest that both speak is taken.
+        versions: Vec<u16>,
+        /// The join token from `POST /api/meetings/{name}/token`: says which meeting and in which role.
+        token: String,
+        /// The name to show; markup is text, control characters are dropped, what exceeds the bound is cut.
+        name: String,
+        /// The resume token of an earlier `welcome`, to take up the same membership again.
+        #[serde(default)]
+        #[ts(optional)]
+        resume: Option<String>,
+    },
+    /// A session description to be answered (RFC 8829). The server only ever answers.
+    Offer {
+        /// Counts up from 1 over the life of the membership, resumes included.
+        revision: u32,
+        /// The offer.
+        sdp: String,
+        /// What travels on the lines the client sends on.
+        #[ts(type = "Array<{ mid: string, kind: UpKind }>")]
+        ups: Vec<UpLine>,
+    },
+    /// The whole of what the client sends now.
+    Publish {
+        /// One entry a kind at most; a kind that is missing is not active.
+        #[ts(type = "Array<UpState>")]
+        ups: Vec<UpState>,
+    },
+    /// The whole of what the client shows now.
+    View {
+        /// One entry a video slot; a slot that is missing shows nothing.
+        #[ts(type = "Array<SlotWish>")]
+        slots: Vec<SlotWish>,
+    },
+    /// Takes another name.
+    Rename {
+        /// The name, bounded as in `hello`.
+        name: String,
+    },
+    /// Answers a `ping`.
+    Pong {
+        /// The ping's number.
+        nonce: u32,
+    },
+    /// Leaves the meeting for good; the server closes the socket.
+    Leave {},
+}
+
+/// What the server says.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, TS)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[ts(export_to = "protocol.ts")]
+pub enum ServerMessage {
+    /// Answers `hello`: the client is in.
+    Welcome {
+        /// The version spoken from here on.
+        version: u16,
+        /// The client's own member id.
+        #[ts(type = "number")]
+        member: PeerId,
+        /// Presented in a later `hello` to take up the same membership.
+        resume: String,
+        /// Whether this continues an earlier membership: its media transport may still be up, its published state
+        /// and slots are as they were. If false after a resume was asked for, the client starts afresh: new peer
+        /// connection, revisions from 1.
+        resumed: bool,
+        /// The newest offer revision the server has seen from this membership.
+        revision: u32,
+        /// The meeting's name as it is shown.
+        meeting: String,
+        /// Everyone in the meeting, the client itself included, in order of arrival.
+        members: Vec<Member>,
+        /// What all of the client's slots carry now.
+        #[ts(type = "Array<SlotState>")]
+        slots: Vec<SlotState>,
+        /// Without a `ping` for this long the client takes the socket for dead and makes another.
+        silence_ms_max: u32,
+        /// For how long a lost socket's membership is kept.
+        resume_ms_max: u32,
+    },
+    /// Answers an `offer`.
+    Answer {
+        /// The offer's number.
+        revision: u32,
+        /// The answer.
+        sdp: String,
+    },
+    /// Someone came.
+    Joined {
+        /// Who.
+        member: Member,
+    },
+    /// Something about a member changed; replaces what was known of them.
+    Changed {
+        /// Who, as they are now.
+        member: Member,
+    },
+    /// Someone is gone for good.
+    Left {
+        /// Who.
+        #[ts(type = "number")]
+        member: PeerId,
+    },
+    /// What some of the client's slots carry has changed.
+    Slots {
+        /// The changed ones.
+        #[ts(type = "Array<SlotState>")]
+        slots: Vec<SlotState>,
+    },
+    /// Who speaks now, loudest first; empty in silence.
+    Speakers {
+        /// Member and level.
+        speakers: Vec<SpeakerLevel>,
+    },
+    /// The state of the client's own media transport.
+    Media {
+        /// What became of it.
+        state: MediaState,
+    },
+    /// Asks for a `pong` with the same number.
+    Ping {
+        /// The number.
+        nonce: u32,
+    },
+    /// A message could not be served. The socket and the meeting live on unless `fatal`.
+    Error {
+        /// Stable, for programs.
+        code: ErrorCode,
+        /// For developers, in English; people see a text of the client's own for the code.
+        message: String,
+        /// Whether the server closes the socket after this.
+        fatal: bool,
+    },
+    /// The server ends this socket on purpose.
+    Bye {
+        /// Why.
+        reason: ByeReason,
+    },
+}
+
+/// A person in a meeting.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, TS)]
+#[ts(export_to = "protocol.ts")]
+pub struct Member {
+    /// Names the membership; random, never reused.
+    #[ts(type = "number")]
+    pub id: PeerId,
+    /// The shown name; may be empty and need not be unique.
+    pub name: String,
+    /// What they send, as they said last.
+    #[ts(type = "Array<UpState>")]
+    pub ups: Vec<UpState>,
+    /// False while their socket is lost and they may yet come back.
+    pub present: bool,
+}
+
+/// One speaker of a `speakers` message.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, TS)]
+#[ts(export_to = "protocol.ts")]
+pub struct SpeakerLevel {
+    /// Who.
+    #[ts(type = "number")]
+    pub member: PeerId,
+    /// 0 loudest to 127 silent, in -dBov (RFC 6464).
+    pub level_dbov: u8,
+}
+
+/// What became of the client's media transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, TS)]
+#[serde(rename_all = "snake_case")]
+#[ts(export_to = "protocol.ts")]
+pub enum MediaState {
+    /// Up.
+    Connected,
+    /// Ended: no checks came, the handshake failed or the client closed it. The client offers again with an ICE
+    /// restart or a new peer connection.
+    Disconnected,
+    /// The media plane lost its state: the client makes a new peer connection and offers it with the next
+    /// revision.
+    Lost,
+}
+
+/// Why something was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, TS)]
+#[serde(rename_all = "snake_case")]
+#[ts(export_to = "protocol.ts")]
+pub enum ErrorCode {
+    /// Not JSON, no known type, a missing, unknown or wrongly typed field.
+    Malformed,
+    /// The frame exceeds the size limit; fatal.
+    TooLarge,
+    /// More messages than the rate limit allows: this one was not served.
+    TooManyRequests,
+    /// `hello` has to come first; fatal.
+    NotJoined,
+    /// `hello` came twice.
+    AlreadyJoined,
+    /// No version in common; fatal.
+    UnsupportedVersion,
+    /// The join token is forged or expired; fatal. Get a new one.
+    InvalidToken,
+    /// The meeting is full; fatal.
+    MeetingFull,
+    /// The server holds as many meetings as it may; fatal.
+    ServerFull,
+    /// A member, m-line or kind that the message names does not exist, or is named twice.
+    UnknownReference,
+    /// The offer cannot be answered.
+    OfferRefused,
+    /// The member's role does not allow this.
+    NotAllowed,
+    /// The client reads too slowly and was cut off; fatal. Resume to get the present state.
+    TooSlow,
+}
+
+/// Why the server ends a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, TS)]
+#[serde(rename_all = "snake_case")]
+#[ts(export_to = "protocol.ts")]
+pub enum ByeReason {
+    /// The client said `leave`.
+    Left,
+    /// The same membership was resumed on another socket.
+    Replaced,
+    /// The server stops.
+    Stopping,
+}
+
+/// Answers `POST /api/meetings/{name}/token`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, TS)]
+#[ts(export_to = "protocol.ts")]
+pub struct TokenResponse {
+    /// The meeting's name as it is shown and stands in its link.
+    pub meeting: String,
+    /// The join token: signed, good for a few minutes, for this meeting only.
+    pub token: String,
+}
+
+/// Mirrors of the seam's plain values, so that the generated TypeScript is whole.
+#[allow(dead_code, missing_docs)]
+mod mirror {
+    use super::*;
+
+    #[derive(TS)]
+    #[ts(rename = "UpKind", export_to = "protocol.ts", rename_all = "lowercase")]
+    pub(super) enum UpKindTs {
+        Microphone,
+        Camera,
+        Screen,
+    }
+    const _: fn(UpKind) -> UpKindTs = |kind| match kind {
+        UpKind::Microphone => UpKindTs::Microphone,
+        UpKind::Camera => UpKindTs::Camera,
+        UpKind::Screen => UpKindTs::Screen,
+    };
+    // S: also UpState, Up, SlotWish, SlotState; or derive TS in the seam behind a feature if that reads better.
+    const _: fn(Mid) = |_| {};
+}
