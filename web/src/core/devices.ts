@@ -15,7 +15,8 @@ type Status = DeviceState['status'];
 export type DeviceEvent =
   | { type: 'track'; kind: Kind; track: MediaStreamTrack | null } // what to send from now on
   | { type: 'failed'; device: Capture; status: 'denied' | 'missing' | 'busy' | 'failed' }
-  | { type: 'lost'; device: Capture } // it was live and is gone
+  | { type: 'lost'; device: Capture } // it was live and is gone; another may follow
+  | { type: 'gone'; device: Capture } // no other follows
   | { type: 'share-ended' }
   | { type: 'share-failed' }
   | { type: 'speaking-while-muted' };
@@ -66,6 +67,8 @@ class Captured {
   track: MediaStreamTrack | null = null;
   /** Counts requests, so that one that was given up does not come true later. */
   generation = 0;
+  /** The request under way. */
+  asking: Promise<boolean> | null = null;
 
   constructor(chosen: string) {
     this.chosen = signal(chosen);
@@ -122,9 +125,15 @@ export class DeviceManager implements Devices {
   }
 
   /** Asks for a device unless it is live; says whether it is then. */
-  async start(device: Capture): Promise<boolean> {
+  start(device: Capture): Promise<boolean> {
     const captured = this.#captured[device];
-    if (captured.track) return true;
+    if (captured.track) return Promise.resolve(true);
+    captured.asking ??= this.#ask(device);
+    return captured.asking;
+  }
+
+  async #ask(device: Capture): Promise<boolean> {
+    const captured = this.#captured[device];
     const generation = ++captured.generation;
     captured.status.value = 'asking';
     let track: MediaStreamTrack;
@@ -132,6 +141,7 @@ export class DeviceManager implements Devices {
       track = await this.#capture(device, captured.chosen.peek());
     } catch (error) {
       if (generation !== captured.generation) return false;
+      captured.asking = null;
       const status = statusOf(error);
       captured.status.value = status;
       this.onEvent({ type: 'failed', device, status });
@@ -141,6 +151,7 @@ export class DeviceManager implements Devices {
       track.stop();
       return captured.track !== null;
     }
+    captured.asking = null;
     this.#take(device, track);
     void this.#enumerate();
     return true;
@@ -150,6 +161,7 @@ export class DeviceManager implements Devices {
   stop(device: Capture): void {
     const captured = this.#captured[device];
     captured.generation += 1;
+    captured.asking = null;
     this.#drop(device);
     captured.status.value = 'off';
   }
@@ -175,6 +187,7 @@ export class DeviceManager implements Devices {
     if (!captured.track && captured.status.peek() !== 'asking') return;
     // Phones cannot open their second camera while the first is in use.
     captured.generation += 1;
+    captured.asking = null;
     captured.track?.stop();
     captured.track = null;
     if (!(await this.start(device)) && captured.track === null) this.#drop(device);
@@ -291,6 +304,7 @@ export class DeviceManager implements Devices {
     const kind = device === 'microphone' ? 'audioinput' : 'videoinput';
     if (captured.status.peek() !== 'missing') return;
     if (this.#known.peek().some((known) => isChoice(known, kind))) await this.start(device);
+    else this.onEvent({ type: 'gone', device });
   }
 
   async #enumerate(): Promise<void> {

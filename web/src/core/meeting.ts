@@ -33,7 +33,7 @@ const NOTICES_MAX = 20;
 /** What the protocol's height field holds. */
 const HEIGHT_PX_MAX = 65_535;
 
-/** Whether there is a meeting to be in, and if not why; `createMeeting` asks no device on the start page. */
+/** The meeting that the page's address names. On the start page, which names none, no device is asked for. */
 export function createMeeting(env: Environment): Meeting {
   return new MeetingLogic(env);
 }
@@ -117,13 +117,22 @@ class MeetingLogic implements Meeting {
     if (!this.#carrier || phase.value === 'joining' || phase.value === 'meeting') return;
     if (!this.env.newPeerConnection) return;
     this.#ownName = name;
+    void this.#startDevices();
     this.#enter(null);
   }
 
   rejoin(): void {
-    if (this.phase.value !== 'left' && this.phase.value !== 'refused') return;
-    this.#startDevices();
-    void this.join(this.#ownName);
+    if (this.phase.value === 'meeting') {
+      // In, but something does not work: a new membership with everything new.
+      this.#carrier?.handle({ type: 'leave' });
+      this.#end();
+      this.phase.value = 'left';
+    }
+    if (this.phase.value === 'left' || this.phase.value === 'refused') void this.join(this.#ownName);
+  }
+
+  getReady(): void {
+    if (this.phase.value === 'lobby') this.#carrier?.handle({ type: 'prepare' });
   }
 
   leave(): void {
@@ -258,7 +267,10 @@ class MeetingLogic implements Meeting {
     this.#mending.reset();
     this.#mediaBroken.value = false;
     this.#videoSlotsMax = VIDEO_SLOTS_MAX;
+    this.#roster.value = EMPTY_ROSTER;
+    this.#slots.setMids([]);
     this.#slots.forget();
+    this.#videoSlotsAnswered = 0;
     this.#isGreeted = true;
     if (!this.#peer || this.#peer.wasAnswered) this.#makePeer(VIDEO_SLOTS_MIN);
     if (this.#offer) this.#offer.revision = 0;
@@ -357,7 +369,8 @@ class MeetingLogic implements Meeting {
   #handleOfferRefused(): void {
     this.#notify('server-refused');
     if (this.#videoSlotsAnswered === 0) {
-      this.problem.value = 'media-failed';
+      this.#mending.giveUp();
+      this.#mend();
       return;
     }
     this.#videoSlotsMax = Math.min(this.#videoSlotsMax, this.#videoSlotsAnswered);
@@ -482,6 +495,8 @@ class MeetingLogic implements Meeting {
     if (!this.#send({ type: 'offer', revision, sdp: offer.sdp, ups: offer.ups })) return;
     this.#revision = revision;
     offer.revision = revision;
+    this.#mending.handleSignaled(this.env.now());
+    this.#mend();
   }
 
   async #handleAnswer(revision: number, sdp: string): Promise<void> {
@@ -493,7 +508,7 @@ class MeetingLogic implements Meeting {
     if (!(await peer.handleAnswer(sdp)) || peer !== this.#peer) return;
     this.#videoSlotsAnswered = slots.length;
     this.#slots.setMids(slots);
-    this.#mending.handleAnswered(this.env.now());
+    this.#mending.handleSignaled(this.env.now());
     this.#sentView = '';
     this.#layOut();
     this.#mend();
@@ -600,6 +615,11 @@ class MeetingLogic implements Meeting {
           break;
         case 'lost':
           this.#notify(`${event.device}-lost`);
+          break;
+        case 'gone':
+          if (event.device === 'microphone') this.microphoneOn.value = false;
+          else this.cameraOn.value = false;
+          this.#publish();
           break;
         default:
           this.#notify(event.type);

@@ -3,7 +3,7 @@
 
 /** A short gap mends itself: a lost packet or a change of access point. */
 const DISCONNECTED_MS_MAX = 2_500;
-/** Longest time from an answer to a connected transport, ICE and DTLS, before something else is tried. */
+/** Longest time from an offer or its answer to a connected transport before something else is tried. */
 const CONNECT_MS_MAX = 8_000;
 /** The server says that nothing comes from us while the browser thinks that all is well: who is right? */
 const CONTRADICTION_MS_MAX = 2_000;
@@ -20,6 +20,7 @@ export class Mending {
   #due: { at: number; remedy: Remedy } | null = null;
   #failures = 0;
   #isRestarted = false;
+  #isGivenUp = false;
 
   /** When to call `handleWake`; null for never. */
   get wakeAt(): number | null {
@@ -33,7 +34,7 @@ export class Mending {
 
   /** So many tries went wrong that people should know. */
   get isHopeless(): boolean {
-    return this.#failures >= FAILURES_TOLD && this.#connection !== 'connected';
+    return this.#isGivenUp || (this.#failures >= FAILURES_TOLD && this.#connection !== 'connected');
   }
 
   /** A new peer connection took the place of the last. */
@@ -48,10 +49,17 @@ export class Mending {
     this.handleNewPeer();
     this.#everConnected = false;
     this.#failures = 0;
+    this.#isGivenUp = false;
   }
 
-  /** An answer was taken in. */
-  handleAnswered(now: number): void {
+  /** The server will not have what this browser offers: nothing is tried again in this membership. */
+  giveUp(): void {
+    this.#isGivenUp = true;
+    this.#due = null;
+  }
+
+  /** An offer went out or its answer came: from here on a connection is due. */
+  handleSignaled(now: number): void {
     if (this.#connection !== 'connected') this.#plan('replace', now + CONNECT_MS_MAX);
   }
 
@@ -112,6 +120,7 @@ export class Mending {
   }
 
   #plan(remedy: Remedy, at: number): void {
+    if (this.#isGivenUp) return;
     this.#due = { at, remedy };
   }
 }

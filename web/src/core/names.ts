@@ -1,6 +1,5 @@
-// Meeting names: made so that nobody guesses them and anybody can say them, and read from what people type.
+// Meeting names: made so that nobody guesses them and anybody can say them.
 
-import type { Environment } from './env';
 import { WORDS_EN, WORDS_ES } from './words';
 
 const WORDS = 4;
@@ -12,9 +11,6 @@ export const DIGIT_CHOICES = 1000;
 /** How many equally likely names there are, as a power of two: 61.9. */
 export const NAME_ENTROPY_BITS = WORDS * Math.log2(WORD_CHOICES) + DIGIT_GROUPS * Math.log2(DIGIT_CHOICES);
 
-/** Longest name that is taken from a link or a text box, in characters. */
-const NAME_CHARS_MAX = 100;
-
 type FillRandom = (values: Uint16Array<ArrayBuffer>) => void;
 
 /**
@@ -22,7 +18,7 @@ type FillRandom = (values: Uint16Array<ArrayBuffer>) => void;
  * Whoever has it may join; it carries more than 60 bits of chance.
  */
 export function newMeetingName(
-  language: string,
+  language = 'en',
   fillRandom: FillRandom = (values) => void crypto.getRandomValues(values),
 ): string {
   const words = language.startsWith('es') ? WORDS_ES : WORDS_EN;
@@ -42,38 +38,14 @@ function drawBelow(choices: number, fillRandom: FillRandom): number {
   return (value[0] ?? 0) % choices;
 }
 
-/** The meeting that a path names; '' for the start page. */
+/** The meeting that a path names, in the server's spelling; '' for the start page. */
 export function meetingOfPath(path: string): string {
   const segment = path.split('/')[1] ?? '';
+  let name = segment;
   try {
-    return decodeURIComponent(segment);
+    name = decodeURIComponent(segment);
   } catch {
-    return segment;
+    // No name that the server accepts; it says so.
   }
-}
-
-/**
- * The path to go to for what was typed into "Meeting name or link"; null when it names no meeting here: empty,
- * too long, or a link to another site.
- */
-export function pathOfInput(input: string, location: Pick<Environment['location'], 'host'>): string | null {
-  const text = input.trim();
-  const isLink = /^[a-z][a-z0-9+.-]*:\/\//i.test(text) || text.startsWith(`${location.host}/`);
-  let name: string;
-  if (isLink) {
-    let url: URL;
-    try {
-      url = new URL(text.includes('://') ? text : `https://${text}`);
-    } catch {
-      return null;
-    }
-    // Host and not origin: the same bridge answers http and https on the same port.
-    if (!/^https?:$/.test(url.protocol) || url.host !== location.host) return null;
-    name = meetingOfPath(url.pathname);
-  } else {
-    name = meetingOfPath(text.startsWith('/') ? text : `/${text.replaceAll('/', '-')}`);
-    name = name.replace(/\s+/g, '-');
-  }
-  if (name === '' || name.length > NAME_CHARS_MAX || name === '.' || name === '..') return null;
-  return `/${encodeURIComponent(name)}`;
+  return name.trim().split(/\s+/).join('-').toLowerCase();
 }

@@ -9,8 +9,8 @@ type Welcome = Extract<ServerMessage, { type: 'welcome' }>;
 
 /** A token is good for a few minutes on the server; older ones than this are fetched anew. */
 const TOKEN_MS_MAX = 90_000;
-/** A socket opened ahead in the lobby may have died unseen behind a router after this long. */
-const READY_MS_MAX = 20_000;
+/** A socket opened ahead in the lobby is closed by the server when it stays silent for 10 s. */
+const READY_MS_MAX = 8_000;
 /** Longest wait for the token, for the socket to open, and for the welcome. */
 const STEP_MS_MAX = 8_000;
 /** Most tries of a first join before it is said that the server cannot be reached. */
@@ -22,7 +22,7 @@ const BACKOFF_MS_MIN = 400;
 const BACKOFF_MS_MAX = 4_000;
 
 export type SocketInput =
-  | { type: 'prepare' } // the lobby is open: get ready
+  | { type: 'prepare' } // someone is about to join: get ready
   | { type: 'join'; name: string; resume: string | null }
   | { type: 'token'; token: string }
   | { type: 'token-failed'; status: number | null } // null: nothing was heard
@@ -70,7 +70,7 @@ export class SocketMachine {
   handle(input: SocketInput, now: number): SocketEffect[] {
     switch (input.type) {
       case 'prepare':
-        if (this.#wanted !== 'nothing') return [];
+        if (this.#wanted === 'joined' || this.#state !== 'idle') return [];
         this.#wanted = 'ready';
         return this.#connect(now);
       case 'join':
