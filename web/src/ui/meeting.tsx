@@ -17,13 +17,19 @@ import { Sound, SoundBlocked } from './sound';
 import { Stage } from './stage';
 import { CameraButton, MicrophoneButton, Tool } from './toggles';
 
-function LinkBanner({ meeting }: { meeting: Meeting }): JSX.Element {
+function StateBanners({ meeting }: { meeting: Meeting }): JSX.Element {
   const link = meeting.link.value;
   const problem = meeting.problem.value;
   const told = problem !== null && problem !== 'insecure-context';
   // The region stays when it is empty: screen readers announce only what changes inside one they know.
   return (
     <div role="status">
+      {meeting.sharing.value && (
+        <div class="banner calm">
+          <ShareIcon />
+          <p>{t('you-are-sharing')}</p>
+        </div>
+      )}
       {(told || link !== 'up') && (
         <div class="banner">
           <LineLostIcon />
@@ -36,16 +42,6 @@ function LinkBanner({ meeting }: { meeting: Meeting }): JSX.Element {
           </p>
         </div>
       )}
-    </div>
-  );
-}
-
-function SharingBanner({ meeting }: { meeting: Meeting }): JSX.Element | null {
-  if (!meeting.sharing.value) return null;
-  return (
-    <div class="banner calm">
-      <ShareIcon />
-      <p>{t('you-are-sharing')}</p>
     </div>
   );
 }
@@ -117,9 +113,8 @@ export function MeetingScreen({ meeting }: { meeting: Meeting }): JSX.Element {
         </button>
       </header>
       <div class="banners">
-        <LinkBanner meeting={meeting} />
+        <StateBanners meeting={meeting} />
         <SoundBlocked meeting={meeting} />
-        <SharingBanner meeting={meeting} />
       </div>
       <main class="meeting-main">
         <Stage meeting={meeting} />
@@ -131,12 +126,12 @@ export function MeetingScreen({ meeting }: { meeting: Meeting }): JSX.Element {
         )}
       </main>
       {participantsOpen.value && <Participants meeting={meeting} onClose={closeParticipants} />}
-      <div class="toolbar" role="group" aria-label={t('meeting-controls')}>
+      <section class="toolbar" aria-label={t('meeting-controls')}>
         <MicrophoneButton meeting={meeting} />
         <CameraButton meeting={meeting} />
         <ShareButton meeting={meeting} />
         <Tool label={t('leave')} icon={<LeaveIcon />} look="leave" onClick={() => meeting.leave()} />
-      </div>
+      </section>
       <Notices meeting={meeting} />
       <Sound meeting={meeting} />
       {settingsOpen.value && <Settings meeting={meeting} onClose={() => (settingsOpen.value = false)} />}

@@ -60,7 +60,8 @@ export function Stage({ meeting }: { meeting: Meeting }): JSX.Element {
   const faces = stage?.kind === 'camera' ? people.filter((person) => person.id !== stage.person) : people;
   const places = stage ? stripCapacity(box, gap) : gridCapacity(box, gap);
   const capacity = Math.max(1, places - screens.length);
-  selection.current = selectPeople(selection.current, faces, capacity);
+  // Before the first measurement nothing is chosen: places are kept once they are given.
+  if (box.width > 0) selection.current = selectPeople(selection.current, faces, capacity);
   const pages = pageCount(faces.length, capacity);
   const shownPage = Math.min(page.value, pages - 1);
   const inView: { person: Person; kind: TileId['kind'] }[] = [

@@ -51,7 +51,7 @@ export function Tile({ person, kind, rect, stream, onStage, pinned, onPin }: Til
           <span class="initials">{initialsOf(nameOf(person))}</span>
         </div>
       )}
-      {picture && !stream && <p class="tile-waiting">{t('picture-waiting')}</p>}
+      {picture && !stream && person.present && <p class="tile-waiting">{t('picture-waiting')}</p>}
       {picture && stream && (
         <Video key={stream.id} stream={stream} mirrored={person.isSelf && !isScreen} whole={isScreen} />
       )}

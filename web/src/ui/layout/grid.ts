@@ -1,6 +1,6 @@
 // Where the tiles go: pure arithmetic over CSS pixels, no DOM.
 //
-// A tile may be any shape between `ASPECT_MIN` and `ASPECT_MAX`, so that few people fill the room they have and
+// A tile may be any shape between the narrowest and the widest named below, so that few people fill the room they have and
 // many still look like people. A short last row is centred.
 
 export interface Size {
@@ -22,8 +22,10 @@ export interface StageLayout {
   tiles: Rect[];
 }
 
-/** Narrowest tile, width over height: upright, as a phone's camera. */
-const ASPECT_MIN = 3 / 4;
+/** Narrowest tile, width over height: upright as a phone's camera where the container is upright, else not so
+ * narrow that a usual camera's picture loses its sides. */
+const ASPECT_MIN_UPRIGHT = 3 / 4;
+const ASPECT_MIN_WIDE = 5 / 4;
 /** Widest tile: as most cameras. */
 const ASPECT_MAX = 16 / 9;
 /** Tiles smaller than this are not worth their bandwidth: further people go to the next page. */
@@ -36,9 +38,10 @@ const PHONE_WIDTH = 560;
 const PHONE_COLUMNS_MAX = 2;
 /** Width over height from which the strip of faces stands beside the stage instead of below it. */
 const STRIP_BESIDE_ASPECT = 1.15;
-/** Share of the container's longer side that the strip takes, and its bounds in pixels. */
+/** Share of the container's width or height that the strip takes at most, and its bounds in pixels. */
 const STRIP_SHARE = 0.2;
-const STRIP_MIN = 96;
+const STRIP_BESIDE_MIN = 150;
+const STRIP_BELOW_MIN = 80;
 const STRIP_MAX = 240;
 
 function columnsMax(box: Size, gap: number): number {
@@ -53,10 +56,11 @@ export function gridCapacity(box: Size, gap: number): number {
 }
 
 /** The shape of a tile that has `cell` to fill. */
-function fit(cell: Size): Size {
+function fit(cell: Size, box: Size): Size {
   const aspect = cell.width / cell.height;
+  const narrowest = box.width > box.height ? ASPECT_MIN_WIDE : ASPECT_MIN_UPRIGHT;
   if (aspect > ASPECT_MAX) return { width: cell.height * ASPECT_MAX, height: cell.height };
-  if (aspect < ASPECT_MIN) return { width: cell.width, height: cell.width / ASPECT_MIN };
+  if (aspect < narrowest) return { width: cell.width, height: cell.width / narrowest };
   return cell;
 }
 
@@ -73,7 +77,7 @@ export function bestColumns(count: number, box: Size, gap: number): number {
   let best = 1;
   let bestArea = 0;
   for (let columns = 1; columns <= Math.min(count, columnsMax(box, gap)); columns++) {
-    const tile = fit(cellOf(count, columns, box, gap));
+    const tile = fit(cellOf(count, columns, box, gap), box);
     const area = tile.width * tile.height;
     if (area > bestArea * 1.001) {
       best = columns;
@@ -88,7 +92,7 @@ export function layoutGrid(count: number, box: Size, gap: number): Rect[] {
   if (count <= 0 || box.width <= 0 || box.height <= 0) return [];
   const columns = bestColumns(count, box, gap);
   const rows = Math.ceil(count / columns);
-  const tile = fit(cellOf(count, columns, box, gap));
+  const tile = fit(cellOf(count, columns, box, gap), box);
   const top = (box.height - rows * tile.height - (rows - 1) * gap) / 2;
   return Array.from({ length: count }, (_, index) => {
     const row = Math.floor(index / columns);
@@ -105,42 +109,44 @@ export function layoutGrid(count: number, box: Size, gap: number): Rect[] {
 
 interface Strip {
   beside: boolean;
-  /** Across the strip. */
-  thickness: number;
+  /** Of one face in it. */
   tile: Size;
-  capacity: number;
 }
 
-function stripOf(box: Size, gap: number): Strip {
+/** The strip with faces as large as `count` of them can be, within its bounds. */
+function stripOf(count: number, box: Size, gap: number): Strip {
   const beside = box.width / box.height >= STRIP_BESIDE_ASPECT;
-  const along = beside ? box.height : box.width;
-  const across = beside ? box.width : box.height;
-  const thickness = Math.min(STRIP_MAX, Math.max(STRIP_MIN, across * STRIP_SHARE), across / 2);
-  const tile = beside
-    ? { width: thickness, height: thickness / ASPECT_MAX }
-    : { width: thickness, height: thickness };
-  const length = beside ? tile.height : tile.width;
-  const capacity = Math.max(1, Math.floor((along + gap) / (length + gap)));
-  return { beside, thickness, tile, capacity: Math.min(TILES_MAX - 1, capacity) };
+  const aspect = beside ? ASPECT_MAX : 1;
+  const [along, across, least] = beside
+    ? [box.height, box.width, STRIP_BESIDE_MIN]
+    : [box.width, box.height, STRIP_BELOW_MIN];
+  // Beside the stage a face's width is the strip's, below it a face is square: either way `across` is `width`.
+  const fitting = ((along - gap * (count - 1)) / count) * aspect;
+  const width = Math.min(Math.max(least, Math.min(fitting, across * STRIP_SHARE, STRIP_MAX)), across / 2);
+  return { beside, tile: { width, height: width / aspect } };
 }
 
-/** How many faces the strip beside or below the stage shows at once. */
+/** How many faces the strip beside or below the stage shows at once; at least one. */
 export function stripCapacity(box: Size, gap: number): number {
-  return stripOf(box, gap).capacity;
+  const { beside, tile } = stripOf(TILES_MAX, box, gap);
+  const fitting = beside
+    ? Math.floor((box.height + gap) / (tile.height + gap))
+    : Math.floor((box.width + gap) / (tile.width + gap));
+  return Math.max(1, Math.min(TILES_MAX - 1, fitting));
 }
 
 /** One tile on the stage and the others in a strip: beside it where there is width, else below. */
 export function layoutStage(others: number, box: Size, gap: number): StageLayout {
   if (box.width <= 0 || box.height <= 0) return { stage: null, tiles: [] };
   if (others === 0) return { stage: { left: 0, top: 0, ...box }, tiles: [] };
-  const { beside, thickness, tile, capacity } = stripOf(box, gap);
-  const count = Math.min(others, capacity);
+  const count = Math.min(others, stripCapacity(box, gap));
+  const { beside, tile } = stripOf(count, box, gap);
   if (beside) {
     const top = (box.height - count * tile.height - (count - 1) * gap) / 2;
     return {
-      stage: { left: 0, top: 0, width: box.width - thickness - gap, height: box.height },
+      stage: { left: 0, top: 0, width: box.width - tile.width - gap, height: box.height },
       tiles: Array.from({ length: count }, (_, index) => ({
-        left: box.width - thickness,
+        left: box.width - tile.width,
         top: top + index * (tile.height + gap),
         ...tile,
       })),
@@ -148,10 +154,10 @@ export function layoutStage(others: number, box: Size, gap: number): StageLayout
   }
   const left = (box.width - count * tile.width - (count - 1) * gap) / 2;
   return {
-    stage: { left: 0, top: 0, width: box.width, height: box.height - thickness - gap },
+    stage: { left: 0, top: 0, width: box.width, height: box.height - tile.height - gap },
     tiles: Array.from({ length: count }, (_, index) => ({
       left: left + index * (tile.width + gap),
-      top: box.height - thickness,
+      top: box.height - tile.height,
       ...tile,
     })),
   };
