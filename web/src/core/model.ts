@@ -96,6 +96,8 @@ export interface Meeting {
   /** True when the browser refused to play sound: the view shows a button that calls `resumeSound`. */
   soundBlocked: ReadonlySignal<boolean>;
 
+  /** Someone reaches for Join: opens the line ahead of the click. Never needed, saves a round trip or two. */
+  getReady?(): void;
   join(name: string): Promise<void>;
   leave(): void;
   rejoin(): void;
