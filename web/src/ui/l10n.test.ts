@@ -1,11 +1,19 @@
-import { readdirSync, readFileSync } from 'node:fs';
 import { FluentResource } from '@fluent/bundle';
 import { describe, expect, it } from 'vitest';
 import { bundleOf, chooseLanguage, LANGUAGES, speak, t } from './l10n';
 
-const here = new URL('.', import.meta.url);
-const sourceOf = (code: string): string =>
-  readFileSync(new URL(`../../locales/${code}/ui.ftl`, here), 'utf8');
+const FILES = import.meta.glob<string>('../../locales/*/ui.ftl', {
+  query: '?raw',
+  import: 'default',
+  eager: true,
+});
+const CODE = import.meta.glob<string>(['./**/*.{ts,tsx}', '!./**/*.test.ts'], {
+  query: '?raw',
+  import: 'default',
+  eager: true,
+});
+
+const sourceOf = (code: string): string => FILES[`../../locales/${code}/ui.ftl`] ?? '';
 
 /** Every id that stands in a message file, in order, repetitions included. */
 function idsOf(code: string): string[] {
@@ -13,12 +21,7 @@ function idsOf(code: string): string[] {
 }
 
 /** The view's own code, without its tests. */
-function code(): string {
-  return readdirSync(here)
-    .filter((file) => /\.tsx?$/.test(file) && !file.includes('.test.'))
-    .map((file) => readFileSync(new URL(file, here), 'utf8'))
-    .join('\n');
-}
+const code = (): string => Object.values(CODE).join('\n');
 
 /** The names that a message's text takes in. */
 function variablesOf(code: string, id: string): string[] {

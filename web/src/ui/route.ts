@@ -1,26 +1,44 @@
 // Addresses. A page load is one meeting: going elsewhere is a real navigation, so that leaving by the Back button ends
 // cameras, microphones and connections as surely as the Leave button does.
 
-import { pathOfInput } from '../core/names';
+import { meetingOfPath } from '../core/names';
+
+/** Longest name taken from the box, in characters; the server's bound is not larger. */
+const NAME_CHARS_MAX = 100;
+/** A link without its scheme: `localhost:8443/tea`, `meet.example.org/tea`. */
+const HOST_FIRST = /^(localhost|\[[0-9a-f:]+\]|[a-z0-9-]+(\.[a-z0-9-]+)+)(:\d+)?\//i;
 
 /** The path of a meeting. */
 export function pathOfMeeting(name: string): string {
   return `/${encodeURIComponent(name)}`;
 }
 
-/** The same bridge has several addresses (localhost, the local network), and there are other bridges. */
-function linkElsewhere(typed: string): string | null {
+function pathOf(name: string): string | null {
+  const isUsable = name !== '' && name.length <= NAME_CHARS_MAX && name !== '.' && name !== '..';
+  return isUsable && !/[/?#\\]/.test(name) ? pathOfMeeting(name) : null;
+}
+
+/**
+ * Where what was typed into "Meeting name or link" leads; null if it names no meeting.
+ *
+ * A name, a path or a link to this server leads to a path of it; a link to another address is followed as it is: one
+ * bridge has several (localhost, the local network), and there are other bridges.
+ */
+export function destinationOf(typed: string, location: { protocol: string; host: string }): string | null {
   const text = typed.trim();
-  if (!/^https?:\/\//i.test(text)) return null;
+  const hasScheme = /^[a-z][a-z0-9+.-]*:\/\//i.test(text);
+  if (!hasScheme && !HOST_FIRST.test(text)) {
+    const name = text.replace(/^\/+|\/+$/g, '');
+    return name.includes('/') ? null : pathOf(meetingOfPath(`/${name}`));
+  }
+  let url: URL;
   try {
-    const url = new URL(text);
-    return url.pathname === '/' ? null : url.href;
+    url = new URL(hasScheme ? text : `${location.protocol}//${text}`);
   } catch {
     return null;
   }
-}
-
-/** Where what was typed into "Meeting name or link" leads; null if it names no meeting. */
-export function destinationOf(typed: string, location: { host: string }): string | null {
-  return pathOfInput(typed, location) ?? linkElsewhere(typed);
+  if (url.protocol !== 'https:' && url.protocol !== 'http:') return null;
+  const path = pathOf(meetingOfPath(url.pathname));
+  // Host and not origin: the same bridge answers http and https on the same port.
+  return path === null || url.host === location.host ? path : url.origin + path;
 }

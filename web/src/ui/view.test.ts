@@ -23,22 +23,32 @@ it('gives every person a colour that exists', () => {
 });
 
 describe('what is typed into the box', () => {
-  const location = { host: 'meet.example:8443' };
+  const location = { protocol: 'https:', host: 'meet.example:8443' };
+  const lead = (typed: string): string | null => destinationOf(typed, location);
 
-  it('may be a name or a link to this server', () => {
-    expect(destinationOf('tea-time', location)).toBe('/tea-time');
-    expect(destinationOf('https://meet.example:8443/tea-time', location)).toBe('/tea-time');
+  it('may be a name, as people write it', () => {
+    expect(lead('tea-time')).toBe('/tea-time');
+    expect(lead(' Friday  Tea ')).toBe('/friday-tea');
+    expect(lead('/tea-time/')).toBe('/tea-time');
+    expect(lead('reunión')).toBe('/reuni%C3%B3n');
   });
 
-  it('may be a link to the same server by another address, which is followed as it is', () => {
-    expect(destinationOf('https://192.168.1.5:8443/tea', location)).toBe('https://192.168.1.5:8443/tea');
+  it('may be a link to this server, with or without its scheme', () => {
+    expect(lead('https://meet.example:8443/tea-time')).toBe('/tea-time');
+    expect(lead('http://meet.example:8443/tea-time?x#y')).toBe('/tea-time');
+    expect(lead('meet.example:8443/tea-time')).toBe('/tea-time');
   });
 
-  it('is refused when it names no meeting or would run as a program', () => {
-    for (const typed of ['', '   ', 'https://other.example/', 'javascript:alert(1)//', 'data://text/html,x'])
-      expect(destinationOf(typed, location)?.startsWith('/') ?? true, typed).toBe(true);
-    expect(destinationOf('', location)).toBeNull();
-    expect(destinationOf('https://other.example/', location)).toBeNull();
+  it('may be a link to another address, which is followed', () => {
+    expect(lead('http://localhost:8443/tea')).toBe('http://localhost:8443/tea');
+    expect(lead('192.168.1.5:8443/tea')).toBe('https://192.168.1.5:8443/tea');
+  });
+
+  it('leads nowhere when it names no meeting or is a program', () => {
+    for (const typed of ['', '  ', '/', '..', 'a/b', 'https://other.example/', 'x'.repeat(101)])
+      expect(lead(typed), typed).toBeNull();
+    for (const typed of ['javascript:alert(1)', 'javascript://x/%0aalert(1)', 'data:text/html,x'])
+      expect(lead(typed)?.startsWith('/') ?? true, typed).toBe(true);
   });
 });
 
