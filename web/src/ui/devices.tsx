@@ -67,8 +67,14 @@ function DeviceChoice({ device, label, state, onChoose }: ChoiceProps): JSX.Elem
   );
 }
 
+interface ChoicesProps {
+  meeting: Meeting;
+  /** Whether the microphone's level is shown with its choice. */
+  meter?: boolean;
+}
+
 /** A choice for each kind of device that there is one of. */
-export function DeviceChoices({ meeting }: { meeting: Meeting }): JSX.Element {
+export function DeviceChoices({ meeting, meter = false }: ChoicesProps): JSX.Element {
   const { devices } = meeting;
   const choose = (device: ChoiceProps['device']) => (id: string) => void meeting.choose(device, id);
   return (
@@ -79,6 +85,7 @@ export function DeviceChoices({ meeting }: { meeting: Meeting }): JSX.Element {
         state={devices.microphone}
         onChoose={choose('microphone')}
       />
+      {meter && <LevelMeter level={devices.microphoneLevel} />}
       <DeviceChoice device="camera" label={t('camera')} state={devices.camera} onChoose={choose('camera')} />
       <DeviceChoice
         device="speaker"

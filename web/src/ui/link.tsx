@@ -49,6 +49,7 @@ export function CopyLink({ meeting, class: look }: CopyLinkProps): JSX.Element {
               id="link-field"
               type="text"
               readOnly
+              autofocus
               value={link}
               onFocus={(event) => event.currentTarget.select()}
             />

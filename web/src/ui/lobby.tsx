@@ -62,6 +62,8 @@ export function LobbyScreen({ meeting }: { meeting: Meeting }): JSX.Element {
     if (!impossible) void meeting.join(name.trim());
   };
 
+  const reach = (): void => meeting.getReady?.();
+
   return (
     <Page screen="lobby">
       <div class="lobby">
@@ -82,8 +84,20 @@ export function LobbyScreen({ meeting }: { meeting: Meeting }): JSX.Element {
           )}
           {problem !== 'insecure-context' && <DeviceTroubles meeting={meeting} />}
           {!impossible && listensOnly(meeting) && <p class="still">{t('can-still-listen')}</p>}
-          <NameField value={name} onInput={setName} />
-          <button type="submit" class="button primary large" disabled={impossible}>
+          <NameField
+            value={name}
+            onInput={(typed) => {
+              setName(typed);
+              reach(); // Enter joins from here.
+            }}
+          />
+          <button
+            type="submit"
+            class="button primary large"
+            disabled={impossible}
+            onPointerEnter={reach}
+            onFocus={reach}
+          >
             {t('join')}
           </button>
           <div class="choices">

@@ -3,7 +3,7 @@
 
 import { meetingOfPath } from '../core/names';
 
-/** Longest name taken from the box, in characters; the server's bound is not larger. */
+/** The server's bound; what it takes besides are letters, numbers, `-` and `_`. */
 const NAME_CHARS_MAX = 100;
 /** A link without its scheme: `localhost:8443/tea`, `meet.example.org/tea`. */
 const HOST_FIRST = /^(localhost|\[[0-9a-f:]+\]|[a-z0-9-]+(\.[a-z0-9-]+)+)(:\d+)?\//i;
@@ -14,8 +14,9 @@ export function pathOfMeeting(name: string): string {
 }
 
 function pathOf(name: string): string | null {
-  const isUsable = name !== '' && name.length <= NAME_CHARS_MAX && name !== '.' && name !== '..';
-  return isUsable && !/[/?#\\]/.test(name) ? pathOfMeeting(name) : null;
+  const isUsable =
+    [...name].length <= NAME_CHARS_MAX && /^[\p{L}\p{N}_-]+$/u.test(name) && /[\p{L}\p{N}]/u.test(name);
+  return isUsable ? pathOfMeeting(name) : null;
 }
 
 /**

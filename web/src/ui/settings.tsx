@@ -3,7 +3,7 @@
 import type { JSX } from 'preact';
 import { useState } from 'preact/hooks';
 import type { Meeting } from '../core/model';
-import { DeviceChoices, DeviceTroubles, LevelMeter } from './devices';
+import { DeviceChoices, DeviceTroubles } from './devices';
 import { Dialog } from './dialog';
 import { LanguageSwitch } from './language';
 import { t } from './l10n';
@@ -17,14 +17,11 @@ export function Settings({ meeting, onClose }: { meeting: Meeting; onClose: () =
     <Dialog title={t('settings')} onClose={onClose}>
       <section aria-label={t('settings-devices')}>
         <DeviceTroubles meeting={meeting} />
-        <DeviceChoices meeting={meeting} />
-        <LevelMeter level={meeting.devices.microphoneLevel} />
+        <DeviceChoices meeting={meeting} meter />
       </section>
       <section>
         <NameField value={name} onInput={setName} onDone={(done) => meeting.rename(done)} />
-        <div class="field">
-          <LanguageSwitch />
-        </div>
+        <LanguageSwitch named />
       </section>
       <section>
         <h3>{t('settings-keyboard')}</h3>

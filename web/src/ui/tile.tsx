@@ -62,7 +62,7 @@ export function Tile({ person, kind, rect, stream, onStage, pinned, onPin }: Til
         </p>
       )}
       {onPin && (
-        <button type="button" class="tile-pin" aria-pressed={pinned} onClick={onPin}>
+        <button type="button" class="tile-pin" onClick={onPin}>
           <span class="hidden-text">
             {pinned ? t('unpin-tile', { tile: label }) : t('pin-tile', { tile: label })}
           </span>

@@ -45,7 +45,7 @@ describe('what is typed into the box', () => {
   });
 
   it('leads nowhere when it names no meeting or is a program', () => {
-    for (const typed of ['', '  ', '/', '..', 'a/b', 'https://other.example/', 'x'.repeat(101)])
+    for (const typed of ['', '  ', '/', '..', 'a/b', 'a?b', '---', 'https://other.example/', 'x'.repeat(101)])
       expect(lead(typed), typed).toBeNull();
     for (const typed of ['javascript:alert(1)', 'javascript://x/%0aalert(1)', 'data:text/html,x'])
       expect(lead(typed)?.startsWith('/') ?? true, typed).toBe(true);
