@@ -212,7 +212,8 @@ class MeetingLogic implements Meeting {
       return;
     }
     if (this.microphoneOn.value) await this.devices.start('microphone');
-    if (this.cameraOn.value) await this.devices.start('camera');
+    const isStillWanted = this.phase.value !== 'left' && this.phase.value !== 'refused';
+    if (this.cameraOn.value && isStillWanted) await this.devices.start('camera');
   }
 
   /** The page was reloaded in the middle of a meeting: goes on where it was. */
@@ -565,10 +566,14 @@ class MeetingLogic implements Meeting {
 
   /** Until the view has laid itself out, those who can be seen are asked for. */
   #firstTiles(): Shown[] {
-    return [...this.#roster.value.members.keys()].flatMap((person): Shown[] => [
-      { tile: { person, kind: 'screen' }, heightPx: FIRST_HEIGHT_PX },
-      { tile: { person, kind: 'camera' }, heightPx: FIRST_HEIGHT_PX },
-    ]);
+    const roster = this.#roster.value;
+    return [...roster.members.keys()]
+      .flatMap((person): TileId[] => [
+        { person, kind: 'screen' },
+        { person, kind: 'camera' },
+      ])
+      .filter((tile) => isTileActive(roster, tile))
+      .map((tile) => ({ tile, heightPx: FIRST_HEIGHT_PX }));
   }
 
   #showStreams(): void {
