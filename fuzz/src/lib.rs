@@ -10,6 +10,9 @@ mod transport;
 pub use text::{protocol, sdp};
 pub use transport::{dtls_prefilter, stun};
 
+/// What a fuzzer calls: takes any bytes and panics when something does not hold.
+pub type Target = fn(&[u8]);
+
 /// All targets by the names of their corpora.
-pub const TARGETS: [(&str, fn(&[u8])); 4] =
+pub const TARGETS: [(&str, Target); 4] =
     [("stun", stun), ("dtls_prefilter", dtls_prefilter), ("sdp", sdp), ("protocol", protocol)];

@@ -88,7 +88,7 @@ fn replay(name: &str) {
 }
 
 /// Says which input it was and shows it, so that it can join the corpus.
-fn run(target: fn(&[u8]), input: &[u8], label: &str) {
+fn run(target: asamblea_fuzz::Target, input: &[u8], label: &str) {
     if catch_unwind(AssertUnwindSafe(|| target(input))).is_err() {
         let shown: String = input.iter().take(2048).map(|byte| format!("{byte:02x}")).collect();
         panic!("{label} failed: {shown}");
