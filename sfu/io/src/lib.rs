@@ -3,6 +3,9 @@
 #![deny(unsafe_code)] // but for batch.rs
 
 pub mod batch;
+pub mod listener;
 pub mod path;
+pub mod plane;
 pub mod port;
+pub mod shard;
 pub mod stats;

@@ -51,12 +51,18 @@ counters! {
         admitted,
         /// Dropped: longer than any connectivity check.
         dropped_too_long,
-        /// Dropped: not a well-formed STUN binding request.
-        dropped_not_a_check,
+        /// Dropped: not a well-formed STUN message.
+        dropped_malformed,
+        /// Dropped: STUN, but no binding request.
+        dropped_not_a_request,
+        /// Dropped: the FINGERPRINT is wrong.
+        dropped_fingerprint,
+        /// Dropped: no credentials.
+        dropped_no_credentials,
         /// Dropped: a user name that this server never gave out.
         dropped_unknown_user,
-        /// Dropped: MESSAGE-INTEGRITY or FINGERPRINT is wrong or missing.
-        dropped_not_authentic,
+        /// Dropped: the MESSAGE-INTEGRITY is wrong.
+        dropped_integrity,
         /// Dropped: the shard's mailbox was full.
         dropped_mailbox_full,
         /// Receives that failed for another reason than that nothing waited.
