@@ -2,3 +2,4 @@
 
 pub mod peer;
 pub mod stamp;
+pub mod world;

@@ -11,6 +11,8 @@ mod answer;
 mod error;
 mod negotiator;
 mod offer;
+#[cfg(test)]
+mod tests;
 
 pub use answer::OPUS_BITRATE_BPS;
 pub use error::NegotiateError;

@@ -13,24 +13,23 @@ mod timers;
 
 pub use runs::{RUN_BYTES_MAX, RUN_SEGMENTS_MAX};
 
-use crate::demux::{self, PacketKind};
+use crate::demux::{Kind, classify};
 use crate::egress::Egress;
 use crate::negotiate::{IceCredentials, MediaDescription};
 use crate::room::{PeerKey, Room, RoomConfig};
 use crate::transport::srtp::Srtp;
-use crate::transport::{Described, Identity, PathId, Transport, TransportEvent, TransportOutput};
-use asamblea_seam::{DisconnectReason, Event, PeerId, RoomId, SlotWish, UpState};
+use crate::transport::stun::Request;
+use crate::transport::{Identity, PathId, Transport, TransportEvent, TransportOutput};
+use asamblea_seam::{Event, PeerId, RoomId, SlotWish, UpState};
 use runs::{Run, Runs};
 use arrayvec::ArrayVec;
 use slotmap::{Key, KeyData, SecondaryMap, SlotMap, new_key_type};
+use smallvec::SmallVec;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use timers::{Filed, Timers};
-
-/// Most sockets the shell holds open for one member: what a transport may use and what it is about to close.
-const MEMBER_PATHS_MAX: usize = 8;
 
 new_key_type! {
     struct RoomKey;
@@ -149,13 +148,7 @@ pub struct ShardCounters {
     /// Checks for a ufrag that no peer here has.
     pub ufrag_unknown: u64,
     /// Datagrams that are none of STUN, DTLS, RTP and RTCP (RFC 7983).
-    pub kind_unknown: u64,
-    /// RTP or RTCP before the handshake ended.
-    pub media_before_keys: u64,
-    /// RTP refused by SRTP: forged, replayed, malformed or beyond a bound.
-    pub rtp_refused: u64,
-    /// RTCP refused by SRTCP.
-    pub rtcp_refused: u64,
+    pub junk: u64,
     /// RTP packets received and accepted.
     pub rtp_in: u64,
     /// RTP and RTCP packets sent.
@@ -180,7 +173,7 @@ struct Member {
     /// Every local ufrag that may still arrive: the present one last, before it the one of before a restart.
     ufrags: ArrayVec<String, 2>,
     /// Whose sockets the shell holds open for this member.
-    paths: ArrayVec<PathId, MEMBER_PATHS_MAX>,
+    paths: SmallVec<[PathId; 4]>,
 }
 
 struct PathEntry {
@@ -269,14 +262,16 @@ impl Shard {
     /// authenticated again here, since only here the peer is known.
     pub fn handle_check(&mut self, now: Instant, remote: SocketAddr, datagram: &[u8]) {
         self.now = now;
-        let Some(key) =
-            crate::transport::stun::local_ufrag(datagram).and_then(|ufrag| self.member_by_ufrag.get(ufrag).copied())
-        else {
+        let known = Request::parse(datagram)
+            .and_then(|request| request.ufrags().map(|(local, _)| self.member_by_ufrag.get(local).copied()));
+        let Ok(Some(key)) = known else {
             self.counters.ufrag_unknown += 1;
             return;
         };
-        let paths = &mut self.paths;
-        self.members[key].transport.handle_check(now, remote, datagram, &mut || {
+        let (paths, member) = (&mut self.paths, &mut self.members[key]);
+        let known =
+            member.paths.iter().copied().find(|path| paths.get(path_key(*path)).is_some_and(|it| it.remote == remote));
+        member.transport.handle_check(now, remote, known, datagram, &mut || {
             path_id(paths.insert(PathEntry { member: key, remote }))
         });
         self.after_transport(now, key);
@@ -291,43 +286,29 @@ impl Shard {
         };
         let key = entry.member;
         let member = &mut self.members[key];
-        match demux::packet_kind(datagram) {
-            Some(PacketKind::Rtp) => {
-                let Some(srtp) = member.transport.srtp() else {
-                    self.counters.media_before_keys += 1;
-                    return;
-                };
-                let Ok(length) = srtp.open_rtp(datagram) else {
-                    self.counters.rtp_refused += 1;
-                    return;
-                };
+        match classify(datagram) {
+            Kind::Rtp => {
+                let Some(length) = member.transport.open_rtp(path, datagram) else { return };
                 self.counters.rtp_in += 1;
                 let (room, peer) = (member.room, member.key);
                 self.rooms[room].room.handle_rtp(now, peer, &datagram[..length]);
                 self.after_room(room);
             }
-            Some(PacketKind::Rtcp) => {
-                let Some(srtp) = member.transport.srtp() else {
-                    self.counters.media_before_keys += 1;
-                    return;
-                };
-                let Ok(length) = srtp.open_rtcp(datagram) else {
-                    self.counters.rtcp_refused += 1;
-                    return;
-                };
+            Kind::Rtcp => {
+                let Some(length) = member.transport.open_rtcp(path, datagram) else { return };
                 let (room, peer) = (member.room, member.key);
                 self.rooms[room].room.handle_rtcp(now, peer, &datagram[..length]);
                 self.after_room(room);
             }
-            Some(PacketKind::Stun) => {
+            Kind::Stun => {
                 member.transport.handle_stun(now, path, datagram);
                 self.after_transport(now, key);
             }
-            Some(PacketKind::Dtls) => {
+            Kind::Dtls => {
                 member.transport.handle_dtls(now, path, datagram);
                 self.after_transport(now, key);
             }
-            None => self.counters.kind_unknown += 1,
+            Kind::Junk => self.counters.junk += 1,
         }
     }
 
@@ -335,7 +316,10 @@ impl Shard {
     pub fn handle_path_failed(&mut self, now: Instant, path: PathId) {
         self.now = now;
         if let Some(entry) = self.paths.remove(path_key(path)) {
-            self.members[entry.member].transport.handle_path_failed(path);
+            self.control.push_back(Control::Close { path });
+            let member = &mut self.members[entry.member];
+            member.paths.retain(|open| *open != path);
+            member.transport.handle_path_failed(path);
             self.after_transport(now, entry.member);
         }
     }
@@ -477,7 +461,7 @@ impl Shard {
         let room_key = *self.room_by_id.entry(room).or_insert_with(|| {
             let seed = self.config.seed ^ room.0;
             self.rooms.insert(RoomEntry {
-                room: Room::new(room, seed, self.config.room.clone()),
+                room: Room::new(room, seed, self.config.room),
                 members: SecondaryMap::new(),
                 filed: Filed::default(),
                 dirty: false,
@@ -493,7 +477,7 @@ impl Shard {
             transport: Transport::new(now, self.config.identity.clone(), ice),
             filed: Filed::default(),
             ufrags: ArrayVec::from_iter([ufrag.clone()]),
-            paths: ArrayVec::new(),
+            paths: SmallVec::new(),
         });
         entry.members.insert(key, member_key);
         self.member_by_id.insert(peer, member_key);
@@ -503,14 +487,16 @@ impl Shard {
     }
 
     fn leave(&mut self, now: Instant, key: MemberKey) {
+        if let Some(member) = self.members.get_mut(key) {
+            member.transport.close(now);
+        }
+        self.after_transport(now, key);
         let Some(member) = self.members.remove(key) else { return };
         self.member_by_id.remove(&member.id);
         for ufrag in &member.ufrags {
             self.member_by_ufrag.remove(ufrag);
         }
-        for path in member.paths {
-            self.close_path(path);
-        }
+        debug_assert!(member.paths.is_empty(), "a closed transport closes its paths");
         let entry = &mut self.rooms[member.room];
         entry.room.leave(now, member.key);
         entry.members.remove(member.key);
@@ -605,11 +591,6 @@ impl Shard {
             entry.dirty = true;
             self.dirty_rooms.push(key);
         }
-    }
-
-    fn close_path(&mut self, path: PathId) {
-        self.paths.remove(path_key(path));
-        self.control.push_back(Control::Close { path });
     }
 }
 

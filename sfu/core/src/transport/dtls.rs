@@ -390,4 +390,4 @@ fn vector<'a>(rest: &mut &'a [u8], length_bytes: usize) -> Option<&'a [u8]> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

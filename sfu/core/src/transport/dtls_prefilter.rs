@@ -69,6 +69,20 @@ pub struct PrefilterCounters {
     pub unexpected: u64,
 }
 
+impl PrefilterCounters {
+    /// Both together.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            messages: self.messages + other.messages,
+            records: self.records + other.records,
+            repeated: self.repeated + other.repeated,
+            malformed: self.malformed + other.malformed,
+            over_bound: self.over_bound + other.over_bound,
+            unexpected: self.unexpected + other.unexpected,
+        }
+    }
+}
+
 /// What a datagram was besides what was let through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {

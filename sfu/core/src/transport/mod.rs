@@ -180,8 +180,10 @@ pub struct Transport {
     ice: Ice,
     fingerprint: Option<Fingerprint>,
     dtls: Option<Box<dyn Dtls>>,
-    /// Where the last DTLS datagram came from: answers go there until a path is nominated.
+    /// Where the last DTLS datagram came from: answers go there.
     dtls_path: Option<PathId>,
+    /// What the pre-filters of earlier handshakes counted.
+    dtls_before: PrefilterCounters,
     srtp: Option<Srtp>,
     outputs: VecDeque<TransportOutput>,
     events: VecDeque<TransportEvent>,
@@ -198,6 +200,7 @@ impl Transport {
             fingerprint: None,
             dtls: None,
             dtls_path: None,
+            dtls_before: PrefilterCounters::default(),
             srtp: None,
             outputs: VecDeque::new(),
             events: VecDeque::new(),
@@ -280,7 +283,7 @@ impl Transport {
         self.dtls_path = Some(path);
         let dtls = self.dtls.get_or_insert_with(|| self.identity.accept(now, fingerprint));
         dtls.handle_datagram(now, datagram);
-        self.drain_dtls(now);
+        self.drain_dtls();
     }
 
     /// Forgets a path whose socket is gone. The peer's next check opens another.
@@ -294,7 +297,7 @@ impl Transport {
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some(dtls) = &mut self.dtls {
             dtls.handle_timeout(now);
-            self.drain_dtls(now);
+            self.drain_dtls();
         }
         if let State::Connecting { handshake_ends_at: Some(at) } = self.state
             && now >= at
@@ -359,7 +362,8 @@ impl Transport {
     pub fn close(&mut self, now: Instant) {
         if let Some(dtls) = &mut self.dtls {
             dtls.close(now);
-            self.drain_dtls(now);
+            self.dtls_path = None;
+            self.drain_dtls();
         }
         self.state = State::Ended;
         self.drop_keys();
@@ -429,7 +433,9 @@ impl Transport {
                 }
                 if is_switched {
                     self.counters.paths_switched += 1;
-                    self.events.push_back(TransportEvent::PathChanged);
+                    if self.events.back() != Some(&TransportEvent::PathChanged) {
+                        self.events.push_back(TransportEvent::PathChanged);
+                    }
                 }
                 (path, Answer::Mapped(remote))
             }
@@ -453,8 +459,9 @@ impl Transport {
         }
     }
 
-    fn drain_dtls(&mut self, now: Instant) {
-        let path = self.ice.nominated().or(self.dtls_path);
+    fn drain_dtls(&mut self) {
+        // Where the peer speaks from; after a reset that may not be the path in use yet.
+        let path = self.dtls_path.filter(|path| self.ice.has_path(*path)).or(self.ice.nominated());
         let Some(dtls) = &mut self.dtls else { return };
         while let Some(datagram) = dtls.poll_datagram() {
             match path {
@@ -464,13 +471,13 @@ impl Transport {
                 _ => self.counters.outputs_full += 1,
             }
         }
-        self.counters.dtls = *dtls.counters();
+        self.counters.dtls = self.dtls_before.plus(dtls.counters());
         while let Some(event) = self.dtls.as_mut().and_then(|dtls| dtls.poll_event()) {
-            self.handle_dtls_event(now, event);
+            self.handle_dtls_event(event);
         }
     }
 
-    fn handle_dtls_event(&mut self, _now: Instant, event: DtlsEvent) {
+    fn handle_dtls_event(&mut self, event: DtlsEvent) {
         match event {
             DtlsEvent::Connected { profile, keying_material, peer_fingerprint } => {
                 // The library was asked to check this; nothing may depend on a library having done so.
@@ -503,6 +510,9 @@ impl Transport {
     /// Ends until the peer is heard again: the keys stay, since an ICE restart does not make new ones.
     fn fall_silent(&mut self) {
         self.state = State::Silent;
+        if self.srtp.is_none() {
+            self.drop_keys();
+        }
         self.close_paths();
         self.events.push_back(TransportEvent::Disconnected(DisconnectReason::ConsentExpired));
     }
@@ -510,6 +520,7 @@ impl Transport {
     fn drop_keys(&mut self) {
         self.srtp = None;
         self.dtls = None;
+        self.dtls_before = self.counters.dtls;
     }
 
     fn close_paths(&mut self) {
@@ -519,3 +530,6 @@ impl Transport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
