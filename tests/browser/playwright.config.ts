@@ -1,6 +1,7 @@
 import { defineConfig } from '@playwright/test';
+import type { BrowserName } from './harness/browsers.ts';
 
-export default defineConfig({
+export default defineConfig<object, { cast: BrowserName[] }>({
   testDir: 'specs',
   outputDir: 'test-results',
   // A machine with two cores carries one call of browsers at a time.
@@ -8,7 +9,17 @@ export default defineConfig({
   fullyParallel: false,
   retries: 0,
   forbidOnly: true,
-  timeout: 120_000,
+  timeout: 150_000,
   expect: { timeout: 30_000 },
   reporter: [['list'], ['json', { outputFile: 'test-results/results.json' }]],
+  projects: [
+    { name: 'oracle', testMatch: 'oracle.spec.ts' },
+    { name: 'firefox', testIgnore: 'oracle.spec.ts', use: { cast: ['firefox'] } },
+    { name: 'chromium', testIgnore: 'oracle.spec.ts', use: { cast: ['chromium'] } },
+    {
+      name: 'mixed',
+      testMatch: ['call.spec.ts', 'controls.spec.ts', 'resume.spec.ts', 'twelve.spec.ts'],
+      use: { cast: ['firefox', 'chromium'] },
+    },
+  ],
 });
