@@ -180,7 +180,7 @@ impl Negotiator {
             self.extensions(offer, &lines, continued.map(|c| c.extensions).unwrap_or_default())?;
 
         let mut random = self.random;
-        let sources = sources(offer, &lines, before, &mut random);
+        let sources = sources(offer, &lines, before, continued, &mut random);
         let mut description = MediaDescription {
             remote_ice: offer.remote_ice.clone(),
             fingerprint: offer.fingerprint,
@@ -339,11 +339,14 @@ fn lines(
     Ok(lines)
 }
 
-/// The SSRCs of every slot: those it had, else new ones.
+/// The SSRCs of every slot: those it had in this transport, else new ones. A new transport never gets those of
+/// the one before: its receiver counts rollovers from 0 again (RFC 3711 section 3.3.1), so every slot's sequence
+/// numbers have to start over.
 fn sources(
     offer: &Offer,
     lines: &[Line],
     before: Option<&InForce>,
+    continued: Option<&InForce>,
     random: &mut SplitMix64,
 ) -> BTreeMap<Mid, Sources> {
     let mut taken: Vec<u32> = offer
@@ -353,8 +356,8 @@ fn sources(
         .flat_map(|(ssrc, rtx)| [Some(*ssrc), *rtx])
         .flatten()
         .collect();
-    let known = before.map(|b| &b.sources);
-    taken.extend(known.into_iter().flat_map(|k| k.values()).flat_map(|s| [s.ssrc, s.rtx_ssrc]));
+    let known = continued.map(|c| &c.sources);
+    taken.extend(before.map(|b| &b.sources).into_iter().flat_map(|k| k.values()).flat_map(|s| [s.ssrc, s.rtx_ssrc]));
     let mut fresh = || loop {
         let ssrc = (random.next() >> 32) as u32;
         // 0 is taken for "none" by some tools.

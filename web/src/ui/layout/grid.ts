@@ -30,7 +30,7 @@ const ASPECT_MIN_WIDE = 5 / 4;
 const ASPECT_MAX = 16 / 9;
 /** Tiles smaller than this are not worth their bandwidth: further people go to the next page. */
 const TILE_WIDTH_MIN = 150;
-const TILE_HEIGHT_MIN = 100;
+const TILE_HEIGHT_MIN = 84;
 /** More pictures at once than this are too many for a laptop to decode and for a person to look at. */
 export const TILES_MAX = 16;
 /** Below this width a container is a phone's: two columns, however many people. */
