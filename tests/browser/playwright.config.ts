@@ -1,6 +1,9 @@
 import { defineConfig } from '@playwright/test';
 import type { BrowserName } from './harness/browsers.ts';
 
+/** Files that start their own browsers: once, not for each cast. */
+const OWN = ['oracle.spec.ts', 'hidden.spec.ts'];
+
 export default defineConfig<object, { cast: BrowserName[] }>({
   testDir: 'specs',
   outputDir: 'test-results',
@@ -13,9 +16,9 @@ export default defineConfig<object, { cast: BrowserName[] }>({
   expect: { timeout: 30_000 },
   reporter: [['list'], ['json', { outputFile: 'test-results/results.json' }]],
   projects: [
-    { name: 'oracle', testMatch: 'oracle.spec.ts' },
-    { name: 'firefox', testIgnore: 'oracle.spec.ts', use: { cast: ['firefox'] } },
-    { name: 'chromium', testIgnore: 'oracle.spec.ts', use: { cast: ['chromium'] } },
+    { name: 'own', testMatch: OWN },
+    { name: 'firefox', testIgnore: OWN, use: { cast: ['firefox'] } },
+    { name: 'chromium', testIgnore: OWN, use: { cast: ['chromium'] } },
     {
       name: 'mixed',
       testMatch: ['call.spec.ts', 'controls.spec.ts', 'resume.spec.ts', 'twelve.spec.ts'],
