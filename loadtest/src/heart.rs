@@ -8,6 +8,7 @@ use asamblea_sfu_core::negotiate::{
     ExtensionIds, Fingerprint, IceCredentials, MediaDescription, Rid, SlotDescription, UpDescription,
 };
 use asamblea_sfu_core::room::{RoomConfig, WallClock};
+use asamblea_sfu_core::rtp::time::Ntp;
 use asamblea_sfu_core::shard::{Output, Shard, ShardCommand, ShardConfig};
 use asamblea_sfu_core::transport::srtp::Srtp;
 use asamblea_sfu_core::transport::{Identity, PathId};
@@ -153,7 +154,7 @@ impl Bench {
     fn new() -> Self {
         let now = Instant::now();
         let identity = Arc::new(Identity::with_factory(Fingerprint([1; 32]), Box::new(ImmediateFactory)));
-        let room = RoomConfig { wall_clock: WallClock { at: now, ntp: 0xe000_0000_0000_0000 }, pad_runs: false };
+        let room = RoomConfig::new(WallClock { at: now, ntp: Ntp(0xe000_0000_0000_0000) });
         Self { now, shard: Shard::new(ShardConfig { identity, seed: 1, room }, now), members: Vec::new() }
     }
 

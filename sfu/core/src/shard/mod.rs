@@ -461,7 +461,7 @@ impl Shard {
         let room_key = *self.room_by_id.entry(room).or_insert_with(|| {
             let seed = self.config.seed ^ room.0;
             self.rooms.insert(RoomEntry {
-                room: Room::new(room, seed, self.config.room),
+                room: Room::new(now, room, seed, self.config.room),
                 members: SecondaryMap::new(),
                 filed: Filed::default(),
                 dirty: false,
