@@ -12,7 +12,8 @@ use crate::shard::{EventSink, ShardThread};
 use crate::stats::PlaneStats;
 use asamblea_seam::{Command, Event, PeerId, RoomId, UpLine};
 use asamblea_sfu_core::negotiate::{IceCredentials, LocalDescriptionParams, NegotiateError, Negotiator, Offer};
-use asamblea_sfu_core::room::RoomConfig;
+use asamblea_sfu_core::room::{RoomConfig, WallClock};
+use asamblea_sfu_core::rtp::time::Ntp;
 use asamblea_sfu_core::shard::{Shard, ShardCommand, ShardConfig};
 use asamblea_sfu_core::transport::Identity;
 use asamblea_sfu_core::transport::ice::{LocalCredentials, NodeSecret, SHARDS_MAX};
@@ -23,6 +24,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// How the media plane is to be started.
 pub struct Config {
@@ -33,6 +35,8 @@ pub struct Config {
     pub public_addresses: Vec<IpAddr>,
     /// How many shards; 0 is one for each core.
     pub shards: usize,
+    /// See [`RoomConfig::pad_runs`].
+    pub pad_runs: bool,
     /// Where events go. Called on media threads and on callers of [`MediaPlane::handle`]: it must neither block,
     /// nor panic, nor call the plane.
     pub events: Box<dyn Fn(Event) + Send + Sync>,
@@ -92,7 +96,7 @@ impl MediaPlane {
                 let config = ShardConfig {
                     identity: identity.clone(),
                     seed: u64::from_ne_bytes(random()),
-                    room: RoomConfig::default(),
+                    room: RoomConfig { pad_runs: config.pad_runs, ..RoomConfig::new(wall_clock()) },
                 };
                 Shard::new(config, now)
             };
@@ -163,7 +167,7 @@ impl MediaPlane {
                 fingerprint: self.identity.fingerprint(),
                 candidates,
                 seed,
-                transport_cc: false,
+                transport_cc: true,
             };
             (Negotiation { negotiator: Negotiator::new(params), revision: None }, ice)
         });
@@ -323,6 +327,15 @@ impl Places {
         }
         Some(place)
     }
+}
+
+/// The system's clock as RTCP tells it: seconds since 1900 in 32.32 bits (RFC 5905 section 6).
+fn wall_clock() -> WallClock {
+    const SECONDS_1900_TO_1970: u64 = 2_208_988_800;
+    let (at, unix) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    let fraction = (u64::from(unix.subsec_nanos()) << 32) / 1_000_000_000;
+    let seconds = unix.as_secs().wrapping_add(SECONDS_1900_TO_1970);
+    WallClock { at, ntp: Ntp((seconds << 32) | fraction) }
 }
 
 /// Random bytes, fit for secrets.

@@ -381,7 +381,8 @@ fn another_peer_connection_of_the_same_client_starts_over() {
     let after = negotiator.answer(&offer, &ups()).expect("fewer lines, other numbers").description;
     assert_eq!(after.slots.len(), 10);
     for slot in &after.slots {
-        let is_taken = before.slots.iter().any(|old| old.ssrc == slot.ssrc || old.rtx_ssrc == Some(slot.ssrc));
+        let is_taken =
+            before.slots.iter().any(|old| old.ssrc == slot.ssrc || old.rtx_ssrc == Some(slot.ssrc));
         assert!(!is_taken, "a new transport counts rollovers from 0, so its slots have SSRCs of their own");
     }
 }
