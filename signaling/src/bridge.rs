@@ -2,7 +2,7 @@
 //! about meetings.
 
 use crate::auth::{SECRET_BYTES_MIN, Signer};
-use crate::config::Config;
+use crate::config::{Config, Timing};
 use crate::http::{self, Connection, TokenLimit};
 use crate::media::{self, EVENTS_MAX, EventSink, MediaPlane};
 use crate::registry::{MEETINGS_MAX, Registry};
@@ -67,6 +67,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) signer: Arc<Signer>,
     pub(crate) tokens: TokenLimit,
+    pub(crate) timing: Timing,
     pub(crate) stopping: watch::Sender<bool>,
     /// One permit for each WebSocket that lives.
     pub(crate) places: Arc<Semaphore>,
@@ -112,12 +113,13 @@ impl Bridge {
         let (sink, events) = media::events(EVENTS_MAX);
         let (listener, port, plane) = listen(&config, |port| plane(&config, port, Arc::clone(&sink))).await?;
 
-        let registry = Registry::new(plane, Arc::clone(&signer), MEETINGS_MAX);
+        let registry = Registry::new(plane, Arc::clone(&signer), MEETINGS_MAX, config.timing);
         let router = tokio::spawn(Arc::clone(&registry).route(events));
         let shared = Arc::new(Shared {
             registry,
             signer,
             tokens: TokenLimit::new(),
+            timing: config.timing,
             stopping: watch::Sender::new(false),
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         });

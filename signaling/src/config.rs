@@ -4,6 +4,32 @@
 use clap::Parser;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How patient the bridge is. Not for the command line: the defaults were chosen, tests shorten them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a socket may take to say `hello`.
+    pub hello: Duration,
+    /// How often the server pings. Browsers throttle the timers of background tabs, so the server leads.
+    pub ping: Duration,
+    /// A socket that is silent for this long is taken for lost, by either side: three missed pings.
+    pub silence: Duration,
+    /// How long the membership of a lost socket is kept: longer than a Wi-Fi change, a sleep of the phone's screen
+    /// or a restarted router takes, shorter than people wait for someone who is gone.
+    pub resume: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            hello: Duration::from_secs(10),
+            ping: Duration::from_secs(5),
+            silence: Duration::from_secs(15),
+            resume: Duration::from_secs(60),
+        }
+    }
+}
 
 /// The port when none is given.
 pub const PORT: u16 = 8443;
@@ -40,10 +66,18 @@ pub struct Config {
     #[arg(long, env = "ASAMBLEA_SHARDS", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub shards: Option<u16>,
 
+    /// Lengthen packets by a byte of RTP padding where that lets more of them leave in one system call
+    #[arg(long, env = "ASAMBLEA_PAD_RUNS", default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL", hide = true)]
+    pub pad_runs: bool,
+
     /// What to log to stderr: error, warn, info, debug, trace or a tracing filter; info and above name no person,
     /// address or meeting
     #[arg(long, env = "ASAMBLEA_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
+
+    /// How patient the bridge is.
+    #[arg(skip)]
+    pub timing: Timing,
 }
 
 impl Default for Config {
@@ -56,7 +90,9 @@ impl Default for Config {
             tls_key: None,
             secret_file: None,
             shards: None,
+            pad_runs: false,
             log: "info".into(),
+            timing: Timing::default(),
         }
     }
 }

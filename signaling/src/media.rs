@@ -2,8 +2,13 @@
 //! bounded queue. Never decides anything and never waits: the media plane's threads must not stand still because
 //! signaling is busy.
 
+use crate::bridge::StartError;
+use crate::config::Config;
 use asamblea_seam::{Command, Event, PeerId};
+use asamblea_sfu_io::plane;
+use asamblea_sfu_io::port::PortError;
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
@@ -17,18 +22,28 @@ pub trait MediaPlane: Send + Sync + 'static {
     fn handle(&self, command: Command);
 }
 
-/// Starts the media plane of this process on `port`.
-pub(crate) fn start(
-    config: &crate::Config,
-    port: u16,
-    sink: EventSink,
-) -> Result<Arc<dyn MediaPlane>, crate::StartError> {
-    let _ = (config, port, sink);
-    struct NoMedia;
-    impl MediaPlane for NoMedia {
-        fn handle(&self, _: Command) {}
+impl MediaPlane for plane::MediaPlane {
+    fn handle(&self, command: Command) {
+        plane::MediaPlane::handle(self, command);
     }
-    Ok(Arc::new(NoMedia))
+}
+
+/// Starts the media plane of this process on `port`.
+pub(crate) fn start(config: &Config, port: u16, sink: EventSink) -> Result<Arc<dyn MediaPlane>, StartError> {
+    let bind = config.bind.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let config = plane::Config {
+        bind: SocketAddr::new(bind, port),
+        public_addresses: config.public_address.clone(),
+        shards: config.shards.map_or(0, usize::from),
+        pad_runs: config.pad_runs,
+        events: Box::new(move |event| sink(event)),
+    };
+    match plane::MediaPlane::start(config) {
+        Ok(plane) => Ok(Arc::new(plane)),
+        Err(plane::StartError::Port(PortError::InUse { .. })) => Err(StartError::PortTaken(port)),
+        Err(plane::StartError::Port(PortError::NotAllowed { .. })) => Err(StartError::PortForbidden(port)),
+        Err(error) => Err(StartError::Media(error.into())),
+    }
 }
 
 /// Where the media plane puts its events; may be called from any thread.

@@ -5,6 +5,7 @@
 //! effects of each room in that room's own task. A room that panics ends alone.
 
 use crate::auth::{Claims, Signer};
+use crate::config::Timing;
 use crate::media::{Events, MediaPlane};
 use crate::protocol::{ClientMessage, ErrorCode};
 use crate::room::{Arrival, Effect, Role, Room, RoomSettings, SocketId};
@@ -158,6 +159,7 @@ pub struct Registry {
     permits: Arc<Semaphore>,
     sockets: AtomicU64,
     stopping: AtomicBool,
+    timing: Timing,
 }
 
 struct Handle {
@@ -167,7 +169,12 @@ struct Handle {
 
 impl Registry {
     /// No meeting yet.
-    pub fn new(plane: Arc<dyn MediaPlane>, signer: Arc<Signer>, meetings_max: usize) -> Arc<Self> {
+    pub fn new(
+        plane: Arc<dyn MediaPlane>,
+        signer: Arc<Signer>,
+        meetings_max: usize,
+        timing: Timing,
+    ) -> Arc<Self> {
         Arc::new(Self {
             meetings: DashMap::new(),
             peers: DashMap::new(),
@@ -177,6 +184,7 @@ impl Registry {
             permits: Arc::new(Semaphore::new(meetings_max)),
             sockets: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            timing,
         })
     }
 
@@ -243,7 +251,7 @@ impl Registry {
                     .expect("a new mailbox has room for one");
                 entry.insert(Handle { id: fresh_room, mailbox: mailbox.clone() });
                 self.rooms.insert(fresh_room, mailbox.clone());
-                let settings = RoomSettings::new(fresh_room, hello.meeting.as_str().to_owned());
+                let settings = RoomSettings::new(fresh_room, hello.meeting.as_str().to_owned(), self.timing);
                 let task = RoomTask {
                     room: Room::new(settings),
                     sockets: HashMap::new(),

@@ -6,10 +6,11 @@
 
 use crate::auth::{Claims, is_expired};
 use crate::bridge::Shared;
+use crate::config::Timing;
 use crate::http::Connection;
 use crate::protocol::{ByeReason, ClientMessage, ErrorCode, FRAME_BYTES_MAX, ServerMessage, VERSIONS};
 use crate::registry::{Hello, Input, MeetingName, Outgoing, QUEUE, SocketHandle};
-use crate::room::{SILENCE, SocketId};
+use crate::room::SocketId;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use governor::clock::DefaultClock;
 use governor::state::{InMemoryState, NotKeyed};
@@ -20,12 +21,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-
-/// How long a socket may take to say `hello`.
-pub const HELLO: Duration = Duration::from_secs(10);
-
-/// How often the server pings. Browsers throttle the timers of background tabs, so the server leads.
-pub const PING: Duration = Duration::from_secs(5);
 
 /// Most bytes of a frame that are read at all: enough to answer a frame that is somewhat too large with a typed
 /// error instead of a cut.
@@ -61,7 +56,7 @@ pub(crate) async fn serve(
     let mut stopping = shared.stopping.subscribe();
     let mut door = Door { budget: Budget::new(), shared: &shared, loopback };
     let hello = tokio::select! {
-        hello = timeout(HELLO, door.hello(&mut socket)) => hello.unwrap_or_else(|_| {
+        hello = timeout(shared.timing.hello, door.hello(&mut socket)) => hello.unwrap_or_else(|_| {
             Err(Some(fatal(ErrorCode::NotJoined, "hello did not come in time")))
         }),
         () = stopped(&mut stopping) => Err(Some(ServerMessage::Bye { reason: ByeReason::Stopping })),
@@ -168,6 +163,7 @@ struct Visit {
     queue: mpsc::WeakSender<Outgoing>,
     cut: Arc<Notify>,
     budget: Budget,
+    timing: Timing,
 }
 
 impl Visit {
@@ -178,7 +174,7 @@ impl Visit {
         let cut = Arc::new(Notify::new());
         let handle = SocketHandle { id, queue: sender, cut: Arc::clone(&cut) };
         let mailbox = shared.registry.enter(hello, handle).map_err(|(code, message)| fatal(code, message))?;
-        Ok(Self { id, mailbox, outgoing, queue, cut, budget })
+        Ok(Self { id, mailbox, outgoing, queue, cut, budget, timing: shared.timing })
     }
 
     /// Serves the socket until either side ends it; what is returned is the last thing to say, if anything.
@@ -193,20 +189,20 @@ impl Visit {
         let cut = Arc::clone(&self.cut);
         let too_slow = || Some(fatal(ErrorCode::TooSlow, "messages were not read in time; resume"));
         let mut heard = Instant::now();
-        let mut ping = interval(PING);
+        let mut ping = interval(self.timing.ping);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut nonce = 0u32;
         loop {
             tokio::select! {
                 () = cut.notified() => return too_slow(),
-                () = sleep_until(heard + SILENCE) => return None,
+                () = sleep_until(heard + self.timing.silence) => return None,
                 outgoing = self.outgoing.recv() => match outgoing {
                     Some(Outgoing::Text(text)) => {
                         // While a reader is slow nothing is read from it either.
                         tokio::select! {
                             sent = socket.send(Message::Text(text)) => sent.ok()?,
                             () = cut.notified() => return too_slow(),
-                            () = sleep_until(heard + SILENCE) => return None,
+                            () = sleep_until(heard + self.timing.silence) => return None,
                         }
                     }
                     Some(Outgoing::Close) | None => return None,

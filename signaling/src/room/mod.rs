@@ -13,6 +13,7 @@ pub use authorization::{AUTHORIZATION, Act, Authorization, Role};
 pub use name::shown_name;
 pub use offer::OFFER_LINES_MAX;
 
+use crate::config::Timing;
 use crate::protocol::{
     ByeReason, ClientMessage, ErrorCode, MediaState, Member, ServerMessage, SpeakerLevel, VERSIONS,
 };
@@ -21,18 +22,11 @@ use asamblea_seam::{
 };
 use indexmap::IndexMap;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Most memberships of one meeting. One shard forwards a room; 200 people is what the media plane is meant to
 /// carry on one core, and every arrival is told to everyone.
 pub const MEMBERS_MAX: usize = 200;
-
-/// How long the membership of a lost socket is kept: longer than a Wi-Fi change, a sleep of the phone's screen
-/// or a restarted router takes, shorter than people wait for someone who is gone.
-pub const RESUME: Duration = Duration::from_secs(60);
-
-/// Without a ping for this long a client takes its socket for dead: three missed pings.
-pub const SILENCE: Duration = Duration::from_secs(15);
 
 /// One WebSocket. Numbers are never reused in the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,16 +41,16 @@ pub struct RoomSettings {
     pub meeting: String,
     /// Most memberships, absent ones included.
     pub members_max: usize,
-    /// How long an absent membership is kept.
-    pub resume: Duration,
+    /// How long an absent membership is kept, and what clients are told about silence.
+    pub timing: Timing,
     /// Who may do what.
     pub authorization: Authorization,
 }
 
 impl RoomSettings {
     /// The usual bounds.
-    pub fn new(id: RoomId, meeting: String) -> Self {
-        Self { id, meeting, members_max: MEMBERS_MAX, resume: RESUME, authorization: AUTHORIZATION }
+    pub fn new(id: RoomId, meeting: String, timing: Timing) -> Self {
+        Self { id, meeting, members_max: MEMBERS_MAX, timing, authorization: AUTHORIZATION }
     }
 }
 
@@ -287,7 +281,7 @@ impl Room {
         let gone: Vec<PeerId> = self
             .members
             .iter()
-            .filter(|(_, member)| matches!(member.presence, Presence::LostSince(at) if at + self.settings.resume <= now))
+            .filter(|(_, member)| matches!(member.presence, Presence::LostSince(at) if at + self.settings.timing.resume <= now))
             .map(|(&peer, _)| peer)
             .collect();
         for peer in gone {
@@ -315,7 +309,7 @@ impl Room {
         self.members
             .values()
             .filter_map(|member| match member.presence {
-                Presence::LostSince(at) => Some(at + self.settings.resume),
+                Presence::LostSince(at) => Some(at + self.settings.timing.resume),
                 Presence::Here(_) => None,
             })
             .min()
@@ -357,8 +351,8 @@ impl Room {
             meeting: self.settings.meeting.clone(),
             members: self.members.iter().map(|(&id, member)| member.shown(id)).collect(),
             slots: own.slots.iter().map(|(mid, &up)| SlotState { mid: mid.clone(), up }).collect(),
-            silence_ms_max: SILENCE.as_millis() as u32,
-            resume_ms_max: self.settings.resume.as_millis() as u32,
+            silence_ms_max: self.settings.timing.silence.as_millis() as u32,
+            resume_ms_max: self.settings.timing.resume.as_millis() as u32,
         };
         self.send_to(peer, message);
     }

@@ -1,9 +1,14 @@
 use super::*;
 use asamblea_seam::{DisconnectReason, Speaker, UpLine};
 use proptest::prelude::*;
+use std::time::Duration;
 
 const SDP: &str =
     "v=0\r\nm=audio 9\r\na=mid:0\r\nm=video 9\r\na=mid:1\r\nm=video 9\r\na=mid:2\r\nm=video 9\r\na=mid:3\r\n";
+
+fn settings() -> RoomSettings {
+    RoomSettings::new(RoomId(1), "plaza".into(), Timing::default())
+}
 
 /// A meeting with its clock and everything it ever said.
 struct Script {
@@ -14,7 +19,7 @@ struct Script {
 
 impl Script {
     fn new() -> Self {
-        Self::with(RoomSettings::new(RoomId(1), "plaza".into()))
+        Self::with(settings())
     }
 
     fn with(settings: RoomSettings) -> Self {
@@ -177,10 +182,11 @@ fn a_lost_socket_is_seen_at_once_and_taken_up_again_without_touching_media() {
 
 #[test]
 fn who_does_not_return_in_time_is_gone() {
+    let resume = Timing::default().resume;
     let mut script = two_people();
     script.lose(1);
-    assert_eq!(script.room.poll_timeout(), Some(script.now + RESUME));
-    let effects = script.wait(RESUME);
+    assert_eq!(script.room.poll_timeout(), Some(script.now + resume));
+    let effects = script.wait(resume);
     assert!(effects.contains(&Effect::Media(Command::Leave { peer: PeerId(11) })));
     let effects = script.arrive(3, returning(11, "Ana"));
     assert!(matches!(
@@ -292,7 +298,7 @@ fn hello_twice_is_refused() {
 fn a_role_may_do_only_what_its_row_lists() {
     let settings = RoomSettings {
         authorization: Authorization(&[(Role::Member, &[Act::View, Act::Leave])]),
-        ..RoomSettings::new(RoomId(1), "plaza".into())
+        ..settings()
     };
     let mut script = Script::with(settings);
     script.arrive(1, newcomer(11, "Ana"));
@@ -490,7 +496,7 @@ fn numbered(mut steps: Vec<Step>) -> Vec<Step> {
 const FEW: usize = 4;
 
 fn run(steps: &[Step], start: Instant) -> Result<Vec<Effect>, TestCaseError> {
-    let settings = RoomSettings { members_max: FEW, ..RoomSettings::new(RoomId(1), "plaza".into()) };
+    let settings = RoomSettings { members_max: FEW, ..settings() };
     let mut script = Script::with(settings);
     script.now = start;
     for step in steps {

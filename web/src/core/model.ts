@@ -22,6 +22,7 @@ export type Link = 'up' | 'reconnecting' | 'media-reconnecting';
 export type Problem =
   | 'meeting-full'
   | 'server-full'
+  | 'bad-name' // the link holds no name that a meeting can have
   | 'server-unreachable'
   | 'outdated-client' // protocol version: reload the page
   | 'replaced' // the same membership went on in another tab

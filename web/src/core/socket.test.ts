@@ -150,6 +150,15 @@ test('a server that takes the socket and says nothing is given up too', () => {
   expect(socket.machine.state).toBe('waiting');
 });
 
+test('a name that no meeting can have ends the attempt and says so', () => {
+  const socket = new Driven();
+  socket.join();
+  expect(socket.in({ type: 'token-failed', status: 400 })).toContainEqual({
+    type: 'ended',
+    problem: 'bad-name',
+  });
+});
+
 test('a refused token is replaced, but not for ever', () => {
   const socket = new Driven();
   socket.join();

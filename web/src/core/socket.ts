@@ -83,7 +83,8 @@ export class SocketMachine {
         if (this.#state !== 'token') return [];
         // 4xx but "too many requests": trying again would only hear the same.
         if (input.status !== null && input.status >= 400 && input.status < 500 && input.status !== 429) {
-          return this.#wanted === 'joined' ? this.#end('internal') : this.#rest();
+          const problem = input.status === 400 ? 'bad-name' : 'internal';
+          return this.#wanted === 'joined' ? this.#end(problem) : this.#rest();
         }
         if (input.status === 503 && !this.#wasUp) {
           return this.#wanted === 'joined' ? this.#end('server-full') : this.#rest();

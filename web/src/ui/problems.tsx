@@ -9,6 +9,7 @@ type Step = 'rejoin' | 'reload' | 'secure' | 'none';
 const PROBLEMS: Record<Problem, { title: string; text: string; step: Step }> = {
   'meeting-full': { title: 'problem-meeting-full-title', text: 'problem-meeting-full-text', step: 'rejoin' },
   'server-full': { title: 'problem-server-full-title', text: 'problem-server-full-text', step: 'rejoin' },
+  'bad-name': { title: 'problem-bad-name-title', text: 'problem-bad-name-text', step: 'none' },
   'server-unreachable': {
     title: 'problem-server-unreachable-title',
     text: 'problem-server-unreachable-text',

@@ -18,6 +18,10 @@ pub(crate) const SHA1_ONLY: [SrtpProtectionProfile; 1] = [SrtpProtectionProfile:
 
 impl Client {
     pub(crate) fn new(now: Instant, profiles: &[SrtpProtectionProfile]) -> Self {
+        Self::with_mtu(now, profiles, 600)
+    }
+
+    fn with_mtu(now: Instant, profiles: &[SrtpProtectionProfile], mtu: usize) -> Self {
         let (factory, fingerprint) = RtcDtlsFactory::generate();
         let config: HandshakeConfig = ConfigBuilder::default()
             .with_crypto_provider(factory.provider.clone())
@@ -25,7 +29,7 @@ impl Client {
             .with_srtp_protection_profiles(profiles.to_vec())
             .with_extended_master_secret(ExtendedMasterSecretType::Require)
             .with_insecure_skip_verify(true)
-            .with_mtu(600)
+            .with_mtu(mtu)
             .build(true, None)
             .unwrap();
         let mut endpoint = Endpoint::new(PEER, TransportProtocol::UDP, None);
@@ -220,6 +224,34 @@ fn a_repeating_peer_cannot_use_us_to_flood() {
         }
     }
     assert!((1..=usize::from(REPEATS_MAX)).contains(&answers), "{answers} answers");
+}
+
+#[test]
+fn a_repeating_peer_cannot_use_us_to_flood_after_the_handshake_either() {
+    let mut now = Instant::now_for_tests();
+    let mut client = Client::new(now, &GCM_LAST);
+    let mut server = server(now, client.fingerprint);
+    run(&mut now, &mut client, &mut *server, |_| true).unwrap();
+    let last = client.flight.clone();
+    let mut answers = 0;
+    for _ in 0..10_000 {
+        now += Duration::from_millis(10);
+        last.iter().for_each(|datagram| server.handle_datagram(now, datagram));
+        while server.poll_datagram().is_some() {
+            answers += 1;
+        }
+    }
+    assert_eq!(answers, usize::from(REPEATS_MAX));
+}
+
+#[test]
+fn a_client_that_sends_small_fragments_gets_through() {
+    let mut now = Instant::now_for_tests();
+    let mut client = Client::with_mtu(now, &GCM_LAST, 100);
+    let mut server = server(now, client.fingerprint);
+    let heard = run(&mut now, &mut client, &mut *server, |_| true);
+    assert!(matches!(heard, Some(DtlsEvent::Connected { .. })));
+    assert!(client.is_complete);
 }
 
 #[test]
