@@ -1,3 +1,71 @@
-//! The control plane and the binary.
+//! The control plane: who is in which meeting, and what the media plane is to do about it. Also the binary
+//! `asamblea`, which starts everything.
+//!
+//! Follow **a join** through the files: a browser asks [`http`] for a token that [`auth`] signs, opens the socket
+//! of [`ws`], says `hello` ([`protocol`]); the [`registry`] finds or makes the meeting and its [`room`] machine
+//! decides; what it wants from the media plane goes through [`media`].
+//!
+//! Nothing here touches a packet, and nothing is written to disk.
 
+pub mod auth;
+pub mod bridge;
+pub mod config;
+pub mod greeting;
+pub mod http;
+pub mod media;
 pub mod protocol;
+pub mod registry;
+pub mod room;
+pub mod telemetry;
+pub mod tls;
+pub mod ws;
+
+pub use bridge::{Bridge, StartError};
+pub use config::Config;
+
+use clap::Parser;
+use greeting::Language;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs the bridge until Ctrl-C or SIGTERM. Everything the program does, so that `main` is one line.
+pub fn run() -> ExitCode {
+    let config = Config::parse();
+    let language = Language::of_environment();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{}", greeting::sorry(language, &StartError::Listen(error)));
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match runtime.block_on(run_until_signal(config, language)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", greeting::sorry(language, &error));
+            ExitCode::FAILURE
+        }
+    };
+    // Whatever still waits has nobody left to wait for it.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run_until_signal(config: Config, language: Language) -> Result<(), StartError> {
+    telemetry::start(&config.log)?;
+    // Asked for before the bridge is up, so that a signal during the start is not lost.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Listen)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Listen)?;
+    let own_certificate = config.tls_cert.is_none();
+    let meeting = greeting::speakable_name()?;
+    let bridge = Bridge::start(config).await?;
+    println!("{}", greeting::links(language, bridge.port(), bridge.network(), &meeting, own_certificate));
+    // For programs that started the bridge, in no language.
+    println!("listening on port {}", bridge.port());
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    bridge.stop().await;
+    Ok(())
+}

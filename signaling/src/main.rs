@@ -1,1 +1,5 @@
-fn main(){}
+//! The binary: see [`asamblea::run`].
+
+fn main() -> std::process::ExitCode {
+    asamblea::run()
+}

@@ -6,7 +6,7 @@
 //!
 //! Nothing here decides anything: the room machine does.
 
-use asamblea_seam::{Mid, PeerId, SlotState, SlotWish, UpKind, UpLine, UpState};
+use asamblea_seam::{PeerId, SlotState, SlotWish, UpLine, UpState};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -45,19 +45,16 @@ pub enum ClientMessage {
         /// The offer.
         sdp: String,
         /// What travels on the lines the client sends on.
-        #[ts(type = "Array<{ mid: string, kind: UpKind }>")]
         ups: Vec<UpLine>,
     },
     /// The whole of what the client sends now.
     Publish {
         /// One entry a kind at most; a kind that is missing is not active.
-        #[ts(type = "Array<UpState>")]
         ups: Vec<UpState>,
     },
     /// The whole of what the client shows now.
     View {
         /// One entry a video slot; a slot that is missing shows nothing.
-        #[ts(type = "Array<SlotWish>")]
         slots: Vec<SlotWish>,
     },
     /// Takes another name.
@@ -99,7 +96,6 @@ pub enum ServerMessage {
         /// Everyone in the meeting, the client itself included, in order of arrival.
         members: Vec<Member>,
         /// What all of the client's slots carry now.
-        #[ts(type = "Array<SlotState>")]
         slots: Vec<SlotState>,
         /// Without a `ping` for this long the client takes the socket for dead and makes another.
         silence_ms_max: u32,
@@ -132,7 +128,6 @@ pub enum ServerMessage {
     /// What some of the client's slots carry has changed.
     Slots {
         /// The changed ones.
-        #[ts(type = "Array<SlotState>")]
         slots: Vec<SlotState>,
     },
     /// Who speaks now, loudest first; empty in silence.
@@ -176,7 +171,6 @@ pub struct Member {
     /// The shown name; may be empty and need not be unique.
     pub name: String,
     /// What they send, as they said last.
-    #[ts(type = "Array<UpState>")]
     pub ups: Vec<UpState>,
     /// False while their socket is lost and they may yet come back.
     pub present: bool,
@@ -264,23 +258,96 @@ pub struct TokenResponse {
     pub token: String,
 }
 
-/// Mirrors of the seam's plain values, so that the generated TypeScript is whole.
-#[allow(dead_code, missing_docs)]
-mod mirror {
+#[cfg(test)]
+mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+    use ts_rs::{Config, TS, TypeVisitor};
 
-    #[derive(TS)]
-    #[ts(rename = "UpKind", export_to = "protocol.ts", rename_all = "lowercase")]
-    pub(super) enum UpKindTs {
-        Microphone,
-        Camera,
-        Screen,
+    const TYPESCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../web/src/core/protocol.ts");
+
+    /// Declares a type and everything it refers to, each once, by name: ts-rs visits in no stable order.
+    struct Declare<'a> {
+        config: &'a Config,
+        types: BTreeMap<String, String>,
     }
-    const _: fn(UpKind) -> UpKindTs = |kind| match kind {
-        UpKind::Microphone => UpKindTs::Microphone,
-        UpKind::Camera => UpKindTs::Camera,
-        UpKind::Screen => UpKindTs::Screen,
-    };
-    // S: also UpState, Up, SlotWish, SlotState; or derive TS in the seam behind a feature if that reads better.
-    const _: fn(Mid) = |_| {};
+
+    impl TypeVisitor for Declare<'_> {
+        fn visit<T: TS + 'static + ?Sized>(&mut self) {
+            let name = T::ident(self.config);
+            if T::output_path().is_none() || self.types.contains_key(&name) {
+                return;
+            }
+            let declaration = format!("\n{}export {}\n", T::docs().unwrap_or_default(), T::decl(self.config));
+            self.types.insert(name, tidy(&declaration));
+            T::visit_dependencies(self);
+        }
+    }
+
+    /// One field a line, one-line comments on one line.
+    fn tidy(declaration: &str) -> String {
+        let mut text = declaration.replace("{ \n", "{\n").replace(", \n", ",\n").replace(", }", ",\n}");
+        let mut depth = 0usize;
+        text = text
+            .split('\n')
+            .map(|line| {
+                let closes = line.starts_with('}');
+                let indent = if depth > 0 && !closes { "  " } else { "" };
+                depth = (depth + line.matches('{').count()).saturating_sub(line.matches('}').count());
+                let line = format!("{indent}{line}\n");
+                if line.trim() == "" { "\n".into() } else { line }
+            })
+            .collect::<String>();
+        for indent in ["", "  "] {
+            let (open, close) = (format!("\n{indent}/**\n{indent} * "), format!("\n{indent} */"));
+            let mut parts = text.split(&open).map(str::to_owned).collect::<Vec<_>>();
+            for part in parts.iter_mut().skip(1) {
+                let end = part.find(&close).expect("every comment ends");
+                *part = if part[..end].contains('\n') {
+                    format!("{open}{part}")
+                } else {
+                    format!("\n{indent}/** {} */{}", &part[..end], &part[end + close.len()..])
+                };
+            }
+            text = parts.concat();
+        }
+        text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
+    }
+
+    fn typescript() -> String {
+        let config = Config::new().with_large_int("number");
+        let mut declare = Declare { config: &config, types: BTreeMap::new() };
+        declare.visit::<ClientMessage>();
+        declare.visit::<ServerMessage>();
+        declare.visit::<TokenResponse>();
+        let mut out = String::from(
+            "// Generated from signaling/src/protocol.rs by `ASAMBLEA_RENEW=1 cargo test -p asamblea protocol`.\n\
+             // Do not edit: change the Rust file and renew this one.\n",
+        );
+        out.extend(declare.types.into_values());
+        let versions: Vec<String> = VERSIONS.iter().map(u16::to_string).collect();
+        out.push_str(&format!(
+            "\n/** The protocol versions the server of this source tree speaks, newest last. */\n\
+             export const VERSIONS: readonly number[] = [{}];\n\
+             \n/** Largest frame the server accepts, in bytes of UTF-8. */\n\
+             export const FRAME_BYTES_MAX = {FRAME_BYTES_MAX};\n\
+             \n/** Longest shown name, in Unicode code points; the server cuts longer ones. */\n\
+             export const NAME_CHARS_MAX = {NAME_CHARS_MAX};\n",
+            versions.join(", ")
+        ));
+        out
+    }
+
+    #[test]
+    fn the_committed_typescript_is_current() {
+        let fresh = typescript();
+        if std::env::var_os("ASAMBLEA_RENEW").is_some() {
+            std::fs::write(TYPESCRIPT, &fresh).expect("web/src/core is part of the source tree");
+        }
+        let committed = std::fs::read_to_string(TYPESCRIPT).unwrap_or_default();
+        assert!(
+            committed == fresh,
+            "web/src/core/protocol.ts is stale; renew it with: ASAMBLEA_RENEW=1 cargo test -p asamblea protocol"
+        );
+    }
 }

@@ -93,6 +93,7 @@ impl From<Mid> for String {
 
 /// What a publisher sends on one m-line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "protocol.ts"))]
 #[serde(rename_all = "lowercase")]
 pub enum UpKind {
     /// Speech: Opus.
@@ -115,8 +116,10 @@ impl UpKind {
 
 /// Names one thing one peer publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "protocol.ts"))]
 pub struct Up {
     /// Who publishes.
+    #[cfg_attr(feature = "ts", ts(type = "number"))]
     pub peer: PeerId,
     /// What.
     pub kind: UpKind,
@@ -124,8 +127,10 @@ pub struct Up {
 
 /// Says which m-line of an offer carries which up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "protocol.ts"))]
 pub struct UpLine {
     /// The m-line, one the client sends on.
+    #[cfg_attr(feature = "ts", ts(type = "string"))]
     pub mid: Mid,
     /// What is sent there.
     pub kind: UpKind,
@@ -133,6 +138,7 @@ pub struct UpLine {
 
 /// The publisher's own word on one up: whether it sends now and how tall its tallest layer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "protocol.ts"))]
 pub struct UpState {
     /// What.
     pub kind: UpKind,
@@ -144,8 +150,10 @@ pub struct UpState {
 
 /// What a subscriber wishes to see in one video slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "protocol.ts"))]
 pub struct SlotWish {
     /// The receiving m-line.
+    #[cfg_attr(feature = "ts", ts(type = "string"))]
     pub mid: Mid,
     /// What to show there, or nothing.
     pub up: Option<Up>,
@@ -156,8 +164,10 @@ pub struct SlotWish {
 
 /// What a slot carries since a moment ago.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "protocol.ts"))]
 pub struct SlotState {
     /// The receiving m-line, audio or video.
+    #[cfg_attr(feature = "ts", ts(type = "string"))]
     pub mid: Mid,
     /// What it carries, or nothing.
     pub up: Option<Up>,

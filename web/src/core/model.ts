@@ -22,6 +22,7 @@ export type Link = 'up' | 'reconnecting' | 'media-reconnecting';
 export type Problem =
   | 'meeting-full'
   | 'server-full'
+  | 'bad-name' // the link holds no name that a meeting can have
   | 'server-unreachable'
   | 'outdated-client' // protocol version: reload the page
   | 'replaced' // the same membership went on in another tab
@@ -96,6 +97,8 @@ export interface Meeting {
   /** True when the browser refused to play sound: the view shows a button that calls `resumeSound`. */
   soundBlocked: ReadonlySignal<boolean>;
 
+  /** Someone reaches for Join: opens the line ahead of the click. Never needed, saves a round trip or two. */
+  getReady?(): void;
   join(name: string): Promise<void>;
   leave(): void;
   rejoin(): void;

@@ -1,4 +1,23 @@
-//! What an accepted offer means for the media plane.
+//! SDP negotiation (RFC 8866, RFC 8829): the server only ever answers.
+//!
+//! [`Negotiator`] holds what one peer has negotiated; [`Offer`] is a client's offer, read; [`Answer`] is the text
+//! for the client and the [`MediaDescription`] for the packet path. Everything travels in one bundle (RFC 8843)
+//! over ICE-lite and DTLS in the passive role, Opus and VP8 only, in the client's payload type numbers.
+//!
+//! Nothing here draws random numbers, asks a clock, opens a socket or quotes an offer in an error. A refused offer
+//! leaves the earlier description in force.
+
+mod answer;
+mod error;
+mod negotiator;
+mod offer;
+#[cfg(test)]
+mod tests;
+
+pub use answer::OPUS_BITRATE_BPS;
+pub use error::NegotiateError;
+pub use negotiator::{Answer, CANDIDATES_MAX, LocalDescriptionParams, Negotiator, RemoteChange};
+pub use offer::{LAYERS_MAX, LINES_MAX, OFFER_BYTES_MAX, Offer};
 
 use asamblea_seam::{Mid, UpKind};
 use smallvec::SmallVec;

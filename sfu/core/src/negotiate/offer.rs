@@ -1,0 +1,681 @@
+//! Reads a client's offer: a line-based reader of only what an answer needs.
+//!
+//! It never keeps what it does not need (candidates, foreign codecs, unknown attributes), never looks at a line
+//! twice and stops at the first bound that is passed, so its cost is linear in the text and its memory is bounded
+//! by [`LINES_MAX`], whatever the text holds. `rtc-sdp` parses the same grammar, but builds the whole tree before a
+//! bound can be applied and quotes the text in its errors; it serves the tests as an independent reader instead.
+
+use super::{Fingerprint, IceCredentials, NegotiateError, Rid};
+use asamblea_seam::{Mid, SLOTS_MAX, UpKind};
+use smallvec::SmallVec;
+
+/// Longest offer that is read, in bytes: Chromium writes 5 kB for a receiving line, thus 360 kB for
+/// [`LINES_MAX`] lines; the rest is slack.
+pub const OFFER_BYTES_MAX: usize = 512 * 1024;
+
+/// Most m-lines of an offer: one a kind that is sent, the slots, and a few refused ones (a data channel).
+pub const LINES_MAX: usize = UpKind::ALL.len() + SLOTS_MAX + 5;
+
+/// Most simulcast layers that are accepted on a line: three halvings reach from 720 to 180 lines.
+pub const LAYERS_MAX: usize = 3;
+
+/// Longest m-line token that is mirrored into an answer ("UDP/DTLS/SCTP", "webrtc-datachannel"), in bytes.
+const TOKEN_BYTES_MAX: usize = 32;
+
+/// A payload type has seven bits (RFC 3550 section 5.1).
+const PAYLOAD_TYPES: usize = 128;
+
+/// An offer, read and checked, not yet answered.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    pub(super) remote_ice: IceCredentials,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) lines: Vec<OfferLine>,
+}
+
+/// One m-line.
+#[derive(Clone, Debug)]
+pub(super) struct OfferLine {
+    pub(super) mid: Mid,
+    pub(super) media: MediaType,
+    /// First word of the m-line, and the parts a rejected line has to mirror.
+    pub(super) media_token: Box<str>,
+    pub(super) protocol: Box<str>,
+    pub(super) first_format: Box<str>,
+    /// Neither port 0 without bundle-only (RFC 8843 section 6) nor a foreign transport.
+    pub(super) is_usable: bool,
+    pub(super) sends: bool,
+    pub(super) receives: bool,
+    /// Opus or VP8, whichever this line's media allows; the first in the client's order of preference.
+    pub(super) codec: Option<OfferCodec>,
+    pub(super) extensions: [Option<OfferExtension>; Extension::ALL.len()],
+    pub(super) rids: SmallVec<[Rid; LAYERS_MAX]>,
+    pub(super) is_simulcast: bool,
+    pub(super) reduced_size_rtcp: bool,
+    pub(super) ssrcs: SmallVec<[(u32, Option<u32>); 3]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MediaType {
+    Audio,
+    Video,
+    Other,
+}
+
+/// The chosen codec of a line in the client's numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OfferCodec {
+    pub(super) payload_type: u8,
+    pub(super) rtx_payload_type: Option<u8>,
+    pub(super) feedback: Feedback,
+}
+
+/// Feedback messages of RFC 4585 and its kin, as a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Feedback(u8);
+
+impl Feedback {
+    pub(super) const TRANSPORT_CC: Feedback = Feedback(1 << 4);
+    /// What the media plane understands, in the order it is written.
+    pub(super) const KNOWN: [(Feedback, &'static str); 5] = [
+        (Feedback(1), "nack"),
+        (Feedback(1 << 1), "nack pli"),
+        (Feedback(1 << 2), "ccm fir"),
+        (Feedback(1 << 3), "goog-remb"),
+        (Feedback::TRANSPORT_CC, "transport-cc"),
+    ];
+
+    pub(super) fn contains(self, other: Feedback) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    fn union(self, other: Feedback) -> Feedback {
+        Feedback(self.0 | other.0)
+    }
+
+    fn named(name: &str) -> Feedback {
+        Self::KNOWN.iter().find(|(_, n)| *n == name).map_or(Feedback(0), |(f, _)| *f)
+    }
+}
+
+/// The header extensions that the media plane reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extension {
+    Mid,
+    Rid,
+    RepairedRid,
+    AudioLevel,
+    TransportCc,
+    AbsSendTime,
+}
+
+impl Extension {
+    pub(super) const ALL: [Extension; 6] = [
+        Extension::Mid,
+        Extension::Rid,
+        Extension::RepairedRid,
+        Extension::AudioLevel,
+        Extension::TransportCc,
+        Extension::AbsSendTime,
+    ];
+
+    pub(super) fn uri(self) -> &'static str {
+        match self {
+            Extension::Mid => "urn:ietf:params:rtp-hdrext:sdes:mid",
+            Extension::Rid => "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
+            Extension::RepairedRid => "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
+            Extension::AudioLevel => "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+            Extension::TransportCc => {
+                "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+            }
+            Extension::AbsSendTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+        }
+    }
+}
+
+/// An extension as one line offers it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OfferExtension {
+    pub(super) id: u8,
+    pub(super) direction: Option<Direction>,
+}
+
+/// A direction as the offerer sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    SendRecv,
+    SendOnly,
+    RecvOnly,
+    Inactive,
+}
+
+impl Direction {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "sendrecv" => Direction::SendRecv,
+            "sendonly" => Direction::SendOnly,
+            "recvonly" => Direction::RecvOnly,
+            "inactive" => Direction::Inactive,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn sends(self) -> bool {
+        matches!(self, Direction::SendRecv | Direction::SendOnly)
+    }
+
+    pub(super) fn receives(self) -> bool {
+        matches!(self, Direction::SendRecv | Direction::RecvOnly)
+    }
+}
+
+impl Offer {
+    /// Reads an offer.
+    ///
+    /// # Errors
+    /// The first thing found that an answer cannot be made for. What is merely unknown is skipped.
+    pub fn parse(sdp: &str) -> Result<Self, NegotiateError> {
+        if sdp.len() > OFFER_BYTES_MAX {
+            return Err(NegotiateError::TooLong);
+        }
+        let mut reader = Reader::default();
+        for (index, line) in sdp.split('\n').enumerate() {
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            if line.is_empty() {
+                continue;
+            }
+            if index == 0 && line != "v=0" {
+                return Err(NegotiateError::Syntax);
+            }
+            let Some((kind, value)) = line.split_once('=') else { return Err(NegotiateError::Syntax) };
+            match kind {
+                "m" => reader.handle_media(value)?,
+                "a" => reader.handle_attribute(value)?,
+                _ if kind.len() == 1 => {} // nothing in the other lines matters to an answer
+                _ => return Err(NegotiateError::Syntax),
+            }
+        }
+        reader.finish()
+    }
+
+    /// The client's ICE credentials, the same on every bundled line.
+    pub fn remote_ice(&self) -> &IceCredentials {
+        &self.remote_ice
+    }
+
+    /// The fingerprint of the client's certificate, the same on every bundled line.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+}
+
+/// Attributes that may stand at session level or in an m-section.
+#[derive(Default)]
+struct Common {
+    ufrag: Option<Box<str>>,
+    pwd: Option<Box<str>>,
+    fingerprint: Option<Fingerprint>,
+    /// `Some(true)`: the client can be the DTLS client.
+    may_be_dtls_client: Option<bool>,
+    direction: Option<Direction>,
+}
+
+#[derive(Default)]
+struct Reader {
+    session: Common,
+    sections: Vec<Section>,
+    /// The mids of the BUNDLE group.
+    bundle: Vec<Mid>,
+}
+
+/// What one m-section has said so far. Tables are indexed by payload type, so that every attribute costs O(1)
+/// whatever came before it.
+struct Section {
+    common: Common,
+    media: MediaType,
+    media_token: Box<str>,
+    protocol: Box<str>,
+    first_format: Box<str>,
+    is_port_zero: bool,
+    is_known_transport: bool,
+    payload_types: SmallVec<[u8; 32]>,
+    mid: Option<Mid>,
+    is_bundle_only: bool,
+    rtcp_mux: bool,
+    reduced_size_rtcp: bool,
+    codecs: [Codec; PAYLOAD_TYPES],
+    /// For retransmissions: the payload type they repair; a number above 127 for none.
+    repairs: [u8; PAYLOAD_TYPES],
+    feedback: [Feedback; PAYLOAD_TYPES],
+    feedback_of_all: Feedback,
+    extensions: [Option<OfferExtension>; Extension::ALL.len()],
+    /// Those of `a=rid` lines, in order; one more than is accepted tells "too many".
+    rids: SmallVec<[Rid; LAYERS_MAX]>,
+    simulcast: Option<SmallVec<[Rid; LAYERS_MAX]>>,
+    ssrcs: SmallVec<[u32; SSRCS_MAX]>,
+    repair_groups: SmallVec<[(u32, u32); LAYERS_MAX]>,
+}
+
+/// Most SSRCs that are kept for a line: each layer and its retransmissions.
+const SSRCS_MAX: usize = LAYERS_MAX * 2;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Codec {
+    None,
+    Opus,
+    Vp8,
+    Rtx,
+}
+
+impl Reader {
+    fn handle_media(&mut self, value: &str) -> Result<(), NegotiateError> {
+        if self.sections.len() == LINES_MAX {
+            return Err(NegotiateError::TooManyLines);
+        }
+        let mut words = value.split(' ');
+        let mut token = || words.next().filter(|w| is_mirrorable(w)).ok_or(NegotiateError::Syntax);
+        let (media_token, port, protocol, first_format) = (token()?, token()?, token()?, token()?);
+        // A port may be followed by a count, which means nothing here (RFC 8866 section 5.14).
+        let port: u16 = number(port.split('/').next().unwrap_or(port))?;
+        let media = match media_token {
+            "audio" => MediaType::Audio,
+            "video" => MediaType::Video,
+            _ => MediaType::Other,
+        };
+        let mut payload_types = SmallVec::new();
+        if media != MediaType::Other {
+            for word in std::iter::once(first_format).chain(words) {
+                if payload_types.len() == PAYLOAD_TYPES {
+                    return Err(NegotiateError::Syntax);
+                }
+                payload_types.push(payload_type(word)?);
+            }
+        }
+        self.sections.push(Section {
+            common: Common::default(),
+            media,
+            media_token: media_token.into(),
+            protocol: protocol.into(),
+            first_format: first_format.into(),
+            is_port_zero: port == 0,
+            is_known_transport: protocol == "UDP/TLS/RTP/SAVPF",
+            payload_types,
+            mid: None,
+            is_bundle_only: false,
+            rtcp_mux: false,
+            reduced_size_rtcp: false,
+            codecs: [Codec::None; PAYLOAD_TYPES],
+            repairs: [u8::MAX; PAYLOAD_TYPES],
+            feedback: [Feedback::default(); PAYLOAD_TYPES],
+            feedback_of_all: Feedback::default(),
+            extensions: Default::default(),
+            rids: SmallVec::new(),
+            simulcast: None,
+            ssrcs: SmallVec::new(),
+            repair_groups: SmallVec::new(),
+        });
+        Ok(())
+    }
+
+    fn handle_attribute(&mut self, attribute: &str) -> Result<(), NegotiateError> {
+        let (name, value) = attribute.split_once(':').unwrap_or((attribute, ""));
+        let common = self.sections.last_mut().map_or(&mut self.session, |s| &mut s.common);
+        if common.handle(name, value)? {
+            return Ok(());
+        }
+        match self.sections.last_mut() {
+            Some(section) => section.handle(name, value),
+            None if name == "group" => self.handle_group(value),
+            None if name == "ice-lite" => Err(NegotiateError::RemoteIceLite),
+            None => Ok(()),
+        }
+    }
+
+    fn handle_group(&mut self, value: &str) -> Result<(), NegotiateError> {
+        let Some(mids) = value.strip_prefix("BUNDLE ") else { return Ok(()) };
+        if !self.bundle.is_empty() {
+            return Err(NegotiateError::NotBundled); // two transports
+        }
+        for mid in mids.split(' ').filter(|m| !m.is_empty()) {
+            if self.bundle.len() == LINES_MAX {
+                return Err(NegotiateError::TooManyLines);
+            }
+            self.bundle.push(Mid::new(mid).map_err(|_| NegotiateError::Mid)?);
+        }
+        self.bundle.sort();
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Offer, NegotiateError> {
+        let Reader { session, sections, bundle } = self;
+        let mut remote = session;
+        let mut lines = Vec::with_capacity(sections.len());
+        let mut mids = Vec::with_capacity(sections.len());
+        let mut is_first_usable = true;
+        for section in sections {
+            let mid = section.mid.clone().ok_or(NegotiateError::Mid)?;
+            mids.push(mid.clone());
+            let is_usable = (!section.is_port_zero || section.is_bundle_only)
+                && section.is_known_transport
+                && section.media != MediaType::Other;
+            if is_usable {
+                if bundle.binary_search(&mid).is_err() {
+                    return Err(NegotiateError::NotBundled);
+                }
+                // Bundled lines after the first may leave out what is the same for all (RFC 8843 section 7.1.3).
+                if is_first_usable && !section.rtcp_mux {
+                    return Err(NegotiateError::NoRtcpMux);
+                }
+                is_first_usable = false;
+                remote.merge(&section.common)?;
+            }
+            lines.push(section.finish(mid, is_usable, remote.direction));
+        }
+        mids.sort();
+        if mids.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(NegotiateError::Mid);
+        }
+        if is_first_usable {
+            return Err(NegotiateError::NoMedia);
+        }
+        match remote.may_be_dtls_client {
+            Some(true) => {}
+            Some(false) | None => return Err(NegotiateError::Setup),
+        }
+        let (Some(ufrag), Some(pwd)) = (remote.ufrag, remote.pwd) else { return Err(NegotiateError::Ice) };
+        Ok(Offer {
+            remote_ice: IceCredentials { ufrag: ufrag.into(), pwd: pwd.into() },
+            fingerprint: remote.fingerprint.ok_or(NegotiateError::Fingerprint)?,
+            lines,
+        })
+    }
+}
+
+impl Common {
+    /// Takes an attribute if it is one of these.
+    fn handle(&mut self, name: &str, value: &str) -> Result<bool, NegotiateError> {
+        match name {
+            "ice-ufrag" => {
+                once(&mut self.ufrag, ice_text(value, 4).ok_or(NegotiateError::Ice)?)?;
+            }
+            "ice-pwd" => {
+                once(&mut self.pwd, ice_text(value, 22).ok_or(NegotiateError::Ice)?)?;
+            }
+            "fingerprint" => {
+                // Others may stand beside the SHA-256 one (RFC 8122 section 5).
+                let (algorithm, bytes) = value.split_once(' ').ok_or(NegotiateError::Fingerprint)?;
+                if algorithm.eq_ignore_ascii_case("sha-256") {
+                    let fingerprint = fingerprint(bytes).ok_or(NegotiateError::Fingerprint)?;
+                    once(&mut self.fingerprint, fingerprint)?;
+                }
+            }
+            "setup" => once(&mut self.may_be_dtls_client, matches!(value, "actpass" | "active"))?,
+            _ => match Direction::parse(name) {
+                Some(direction) => self.direction = Some(direction),
+                None => return Ok(false),
+            },
+        }
+        Ok(true)
+    }
+
+    /// All bundled lines share one transport, so what several of them say has to be the same.
+    fn merge(&mut self, other: &Common) -> Result<(), NegotiateError> {
+        fn same<T: Clone + PartialEq>(
+            mine: &mut Option<T>,
+            theirs: &Option<T>,
+        ) -> Result<(), NegotiateError> {
+            theirs.clone().map_or(Ok(()), |theirs| once(mine, theirs))
+        }
+        same(&mut self.ufrag, &other.ufrag)?;
+        same(&mut self.pwd, &other.pwd)?;
+        same(&mut self.fingerprint, &other.fingerprint)?;
+        same(&mut self.may_be_dtls_client, &other.may_be_dtls_client)
+    }
+}
+
+impl Section {
+    fn handle(&mut self, name: &str, value: &str) -> Result<(), NegotiateError> {
+        match name {
+            "mid" => once(&mut self.mid, Mid::new(value).map_err(|_| NegotiateError::Mid)?)?,
+            "bundle-only" => self.is_bundle_only = true,
+            "rtcp-mux" => self.rtcp_mux = true,
+            "rtcp-rsize" => self.reduced_size_rtcp = true,
+            "extmap" => self.handle_extension(value)?,
+            "rtpmap" if self.media != MediaType::Other => self.handle_codec(value)?,
+            "fmtp" if self.media != MediaType::Other => self.handle_format(value)?,
+            "rtcp-fb" if self.media != MediaType::Other => self.handle_feedback(value)?,
+            "rid" => self.handle_rid(value)?,
+            "simulcast" => self.handle_simulcast(value)?,
+            "ssrc" => self.handle_ssrc(value)?,
+            "ssrc-group" => self.handle_ssrc_group(value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn handle_codec(&mut self, value: &str) -> Result<(), NegotiateError> {
+        let (payload_type, codec) = numbered(value)?;
+        // At most three parts, of which the clock rate tells the codec's variants apart.
+        let codec = match codec {
+            c if c.eq_ignore_ascii_case("opus/48000/2") => Codec::Opus,
+            c if c.eq_ignore_ascii_case("VP8/90000") => Codec::Vp8,
+            c if c.eq_ignore_ascii_case("rtx/90000") => Codec::Rtx,
+            _ => Codec::None,
+        };
+        self.codecs[usize::from(payload_type)] = codec;
+        Ok(())
+    }
+
+    fn handle_format(&mut self, value: &str) -> Result<(), NegotiateError> {
+        let (payload_type, parameters) = numbered(value)?;
+        for parameter in parameters.split(';') {
+            if let Some(repaired) = parameter.trim().strip_prefix("apt=") {
+                self.repairs[usize::from(payload_type)] = self::payload_type(repaired)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_feedback(&mut self, value: &str) -> Result<(), NegotiateError> {
+        let of_all = value.strip_prefix("* ");
+        let (feedback, name) = match of_all {
+            Some(name) => (&mut self.feedback_of_all, name),
+            None => {
+                let (payload_type, name) = numbered(value)?;
+                (&mut self.feedback[usize::from(payload_type)], name)
+            }
+        };
+        *feedback = feedback.union(Feedback::named(name));
+        Ok(())
+    }
+
+    fn handle_extension(&mut self, value: &str) -> Result<(), NegotiateError> {
+        let mut words = value.split(' ');
+        let (Some(number_and_direction), Some(uri)) = (words.next(), words.next()) else {
+            return Err(NegotiateError::Syntax);
+        };
+        let (id, direction) = match number_and_direction.split_once('/') {
+            Some((id, direction)) => (id, Some(Direction::parse(direction).ok_or(NegotiateError::Syntax)?)),
+            None => (number_and_direction, None),
+        };
+        let id: u16 = number(id)?;
+        let Some(index) = Extension::ALL.iter().position(|e| e.uri() == uri) else { return Ok(()) };
+        // Only the one-byte form is written (RFC 8285 section 4.2): 15 and above do not exist there.
+        if (1..=14).contains(&id) {
+            if self.extensions[index].is_some() {
+                return Err(NegotiateError::Extensions);
+            }
+            self.extensions[index] = Some(OfferExtension { id: id as u8, direction });
+        }
+        Ok(())
+    }
+
+    fn handle_rid(&mut self, value: &str) -> Result<(), NegotiateError> {
+        let mut words = value.split(' ');
+        let rid = words.next().and_then(Rid::new).ok_or(NegotiateError::Rid)?;
+        if words.next() == Some("send") && self.rids.len() < LAYERS_MAX {
+            if self.rids.contains(&rid) {
+                return Err(NegotiateError::Rid);
+            }
+            self.rids.push(rid);
+        }
+        Ok(())
+    }
+
+    fn handle_simulcast(&mut self, value: &str) -> Result<(), NegotiateError> {
+        let mut words = value.split(' ').filter(|w| !w.is_empty());
+        while let (Some(direction), Some(streams)) = (words.next(), words.next()) {
+            if direction != "send" {
+                continue;
+            }
+            let mut layers = SmallVec::<[Rid; LAYERS_MAX]>::new();
+            for stream in streams.split(';').take(LAYERS_MAX) {
+                // The first of the alternatives, paused or not (RFC 8853 section 5.1).
+                let rid = stream.split(',').next().unwrap_or(stream).trim_start_matches('~');
+                let rid = Rid::new(rid).ok_or(NegotiateError::Rid)?;
+                if layers.contains(&rid) {
+                    return Err(NegotiateError::Rid);
+                }
+                layers.push(rid);
+            }
+            once(&mut self.simulcast, layers)?;
+        }
+        Ok(())
+    }
+
+    fn handle_ssrc(&mut self, value: &str) -> Result<(), NegotiateError> {
+        let ssrc: u32 = number(value.split(' ').next().unwrap_or(value))?;
+        if self.ssrcs.len() < SSRCS_MAX && !self.ssrcs.contains(&ssrc) {
+            self.ssrcs.push(ssrc);
+        }
+        Ok(())
+    }
+
+    fn handle_ssrc_group(&mut self, value: &str) -> Result<(), NegotiateError> {
+        let mut words = value.split(' ');
+        if words.next() != Some("FID") || self.repair_groups.len() == LAYERS_MAX {
+            return Ok(());
+        }
+        let (Some(primary), Some(repair), None) = (words.next(), words.next(), words.next()) else {
+            return Err(NegotiateError::Syntax);
+        };
+        self.repair_groups.push((number(primary)?, number(repair)?));
+        Ok(())
+    }
+
+    fn finish(self, mid: Mid, is_usable: bool, default_direction: Option<Direction>) -> OfferLine {
+        // sendrecv is the default (RFC 8866 section 6.7).
+        let direction = self.common.direction.or(default_direction).unwrap_or(Direction::SendRecv);
+        let codec = self.codec();
+        let ssrcs = self
+            .ssrcs
+            .iter()
+            .filter(|ssrc| !self.repair_groups.iter().any(|(_, repair)| repair == *ssrc))
+            .take(LAYERS_MAX)
+            .map(|ssrc| {
+                (
+                    *ssrc,
+                    self.repair_groups.iter().find(|(primary, _)| primary == ssrc).map(|(_, repair)| *repair),
+                )
+            })
+            .collect();
+        let is_simulcast = self.simulcast.is_some();
+        // A layer that simulcast names but no `a=rid` line describes does not exist (RFC 8853 section 5.2).
+        let rids = match self.simulcast {
+            Some(layers) => layers.into_iter().filter(|rid| self.rids.contains(rid)).collect(),
+            None => self.rids,
+        };
+        OfferLine {
+            mid,
+            media: self.media,
+            media_token: self.media_token,
+            protocol: self.protocol,
+            first_format: self.first_format,
+            is_usable,
+            sends: direction.sends(),
+            receives: direction.receives(),
+            codec,
+            extensions: self.extensions,
+            rids,
+            is_simulcast,
+            reduced_size_rtcp: self.reduced_size_rtcp,
+            ssrcs,
+        }
+    }
+
+    fn codec(&self) -> Option<OfferCodec> {
+        let wanted = match self.media {
+            MediaType::Audio => Codec::Opus,
+            MediaType::Video => Codec::Vp8,
+            MediaType::Other => return None,
+        };
+        let is = |payload_type: u8, codec| self.codecs[usize::from(payload_type)] == codec;
+        let payload_type = self.payload_types.iter().copied().find(|p| is(*p, wanted))?;
+        let repairs = |p: &u8| is(*p, Codec::Rtx) && self.repairs[usize::from(*p)] == payload_type;
+        Some(OfferCodec {
+            payload_type,
+            rtx_payload_type: self.payload_types.iter().copied().find(repairs),
+            feedback: self.feedback[usize::from(payload_type)].union(self.feedback_of_all),
+        })
+    }
+}
+
+impl Rid {
+    /// Takes a text as a restriction identifier; `None` when it is not 1 to 16 letters or digits.
+    pub fn new(text: &str) -> Option<Self> {
+        let is_valid = (1..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+        is_valid.then(|| Rid(text.into()))
+    }
+}
+
+/// Sets what may be said repeatedly but not differently.
+fn once<T: PartialEq>(place: &mut Option<T>, value: T) -> Result<(), NegotiateError> {
+    match place {
+        Some(earlier) if *earlier != value => Err(NegotiateError::Inconsistent),
+        _ => {
+            *place = Some(value);
+            Ok(())
+        }
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, NegotiateError> {
+    // `from_str` takes a plus sign, SDP does not.
+    if text.starts_with('+') {
+        return Err(NegotiateError::Syntax);
+    }
+    text.parse().map_err(|_| NegotiateError::Syntax)
+}
+
+fn payload_type(text: &str) -> Result<u8, NegotiateError> {
+    number::<u8>(text).and_then(|p| if p < 128 { Ok(p) } else { Err(NegotiateError::Syntax) })
+}
+
+/// Splits "PT rest".
+fn numbered(value: &str) -> Result<(u8, &str), NegotiateError> {
+    let (number, rest) = value.split_once(' ').ok_or(NegotiateError::Syntax)?;
+    Ok((payload_type(number)?, rest))
+}
+
+/// RFC 8839 section 5.4: letters, digits, plus and slash, at most 256.
+fn ice_text(value: &str, bytes_min: usize) -> Option<Box<str>> {
+    let is_ice_char = |b: u8| b.is_ascii_alphanumeric() || b == b'+' || b == b'/';
+    ((bytes_min..=256).contains(&value.len()) && value.bytes().all(is_ice_char)).then(|| value.into())
+}
+
+fn fingerprint(text: &str) -> Option<Fingerprint> {
+    let mut bytes = [0; 32];
+    let mut parts = text.split(':');
+    for byte in &mut bytes {
+        let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(Fingerprint(bytes))
+}
+
+/// Whether a word of an m-line may stand in an answer.
+fn is_mirrorable(word: &str) -> bool {
+    !word.is_empty()
+        && word.len() <= TOKEN_BYTES_MAX
+        && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._+".contains(&b))
+}

@@ -1,0 +1,254 @@
+//! The whole bridge in one process: starts the parts, knows how they hang together, stops them. Decides nothing
+//! about meetings.
+
+use crate::auth::{SECRET_BYTES_MIN, Signer};
+use crate::config::{Config, Timing};
+use crate::http::{self, Connection, TokenLimit};
+use crate::media::{self, EVENTS_MAX, EventSink, MediaPlane};
+use crate::registry::{MEETINGS_MAX, Registry};
+use crate::tls::{self, CONNECTIONS_MAX, Gate};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// How long the last words to everyone may take: people must not wait for their terminal.
+const STOP: Duration = Duration::from_millis(1300);
+
+/// How long the media plane's threads may take to end after that.
+const STOP_MEDIA: Duration = Duration::from_millis(500);
+
+/// How often a free port is tried that is free for TCP but not for UDP.
+const FREE_PORT_TRIES: usize = 20;
+
+/// Why the bridge did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something else listens there, on TCP or UDP.
+    #[error("port {0} is in use")]
+    PortTaken(u16),
+    /// Ports below 1024 need a permission.
+    #[error("port {0} is not allowed")]
+    PortForbidden(u16),
+    /// Any other reason why the address cannot be listened on.
+    #[error("cannot listen: {0}")]
+    Listen(io::Error),
+    /// The certificate or key cannot be used.
+    #[error("{0:#}")]
+    Tls(anyhow::Error),
+    /// The file with the secret cannot be used.
+    #[error("the secret file cannot be used: {0}")]
+    Secret(String),
+    /// No random bytes.
+    #[error("the operating system gives no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
+    /// The log filter cannot be understood.
+    #[error("--log: {0}")]
+    Log(#[from] tracing_subscriber::filter::ParseError),
+    /// The media plane did not start.
+    #[error(transparent)]
+    Media(#[from] asamblea_sfu_io::plane::StartError),
+}
+
+impl StartError {
+    /// The error of binding a port, told apart by what to do about it.
+    pub fn of_bind(port: u16, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => Self::PortTaken(port),
+            io::ErrorKind::PermissionDenied => Self::PortForbidden(port),
+            _ => Self::Listen(error),
+        }
+    }
+}
+
+/// What the parts share.
+pub(crate) struct Shared {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) signer: Arc<Signer>,
+    pub(crate) tokens: TokenLimit,
+    pub(crate) timing: Timing,
+    pub(crate) stopping: watch::Sender<bool>,
+    /// One permit for each WebSocket that lives.
+    pub(crate) places: Arc<Semaphore>,
+}
+
+/// A bridge that runs.
+pub struct Bridge {
+    port: u16,
+    network: Vec<IpAddr>,
+    plane: Arc<dyn MediaPlane>,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+    router: JoinHandle<()>,
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.server.abort();
+        self.router.abort();
+    }
+}
+
+impl Bridge {
+    /// Starts the bridge with its own media plane. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, media::start).await
+    }
+
+    /// Starts the bridge with another media plane: `plane` is told the configuration, the port and where its events
+    /// go.
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub async fn start_with(
+        config: Config,
+        plane: impl Fn(&Config, u16, EventSink) -> Result<Arc<dyn MediaPlane>, StartError>,
+    ) -> Result<Self, StartError> {
+        let signer = Arc::new(signer(&config)?);
+        let network = network_addresses(&config);
+        let tls = match (&config.tls_cert, &config.tls_key) {
+            (Some(certificate), Some(key)) => tls::from_files(certificate, key),
+            _ => {
+                let own = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+                tls::self_signed(&own.iter().chain(&network).copied().collect::<Vec<_>>())
+            }
+        }
+        .map_err(StartError::Tls)?;
+        let (sink, events) = media::events(EVENTS_MAX);
+        let (listener, port, plane) = listen(&config, |port| plane(&config, port, Arc::clone(&sink))).await?;
+
+        let registry = Registry::new(Arc::clone(&plane), Arc::clone(&signer), MEETINGS_MAX, config.timing);
+        let router = tokio::spawn(Arc::clone(&registry).route(events));
+        let shared = Arc::new(Shared {
+            registry,
+            signer,
+            tokens: TokenLimit::new(),
+            timing: config.timing,
+            stopping: watch::Sender::new(false),
+            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        });
+        let gate = Gate::open(listener, tls);
+        let app = http::router(Arc::clone(&shared));
+        let mut stopping = shared.stopping.subscribe();
+        let server = tokio::spawn(async move {
+            let serve = axum::serve(gate, app.into_make_service_with_connect_info::<Connection>());
+            let stopped = async move {
+                // An error means that the bridge was dropped, which is as good as stopping.
+                let _ = stopping.wait_for(|stopping| *stopping).await;
+            };
+            // The listener never fails, so neither does this.
+            let _ = serve.with_graceful_shutdown(stopped).await;
+        });
+        tracing::info!("the bridge is up");
+        Ok(Self { port, network, plane, shared, server, router })
+    }
+
+    /// The port of HTTP, HTTPS and media.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The addresses at which others may reach this machine.
+    pub fn network(&self) -> &[IpAddr] {
+        &self.network
+    }
+
+    /// How many meetings there are.
+    pub fn meetings(&self) -> usize {
+        self.shared.registry.meetings()
+    }
+
+    /// Says `bye` to everyone, ends every meeting and stops, in less than two seconds.
+    pub async fn stop(self) {
+        let orderly = async {
+            self.shared.registry.stop().await;
+            self.shared.stopping.send_replace(true);
+            // All permits back means that every socket has had its last words.
+            let _ = self.shared.places.acquire_many(CONNECTIONS_MAX as u32).await;
+        };
+        if timeout(STOP, orderly).await.is_err() {
+            tracing::debug!("some sockets did not take their last words in time");
+        }
+        self.server.abort();
+        let plane = Arc::clone(&self.plane);
+        // Joins threads, which is not for a task to wait for.
+        let stopped = tokio::task::spawn_blocking(move || plane.stop());
+        if timeout(STOP_MEDIA, stopped).await.is_err() {
+            tracing::warn!("the media plane did not stop in time");
+        }
+        tracing::info!("the bridge has stopped");
+    }
+}
+
+/// Takes the port for TCP and starts the media plane on the same one for UDP.
+async fn listen(
+    config: &Config,
+    plane: impl Fn(u16) -> Result<Arc<dyn MediaPlane>, StartError>,
+) -> Result<(TcpListener, u16, Arc<dyn MediaPlane>), StartError> {
+    for attempt in 1.. {
+        let listener =
+            bind(config.bind, config.port).await.map_err(|e| StartError::of_bind(config.port, e))?;
+        let port = listener.local_addr().map_err(StartError::Listen)?.port();
+        match plane(port) {
+            Ok(plane) => return Ok((listener, port, plane)),
+            Err(StartError::PortTaken(_)) if config.port == 0 && attempt < FREE_PORT_TRIES => {}
+            Err(error) => return Err(error),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+/// On all addresses where none is given: on IPv6 and IPv4 at once, or on IPv4 where there is no IPv6.
+async fn bind(address: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
+    if let Some(address) = address {
+        return TcpListener::bind(SocketAddr::new(address, port)).await;
+    }
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable)
+            || error.raw_os_error() == Some(97) /* EAFNOSUPPORT */ =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+        }
+        bound => bound,
+    }
+}
+
+fn signer(config: &Config) -> Result<Signer, StartError> {
+    let Some(file) = &config.secret_file else { return Ok(Signer::random()?) };
+    let secret = std::fs::read(file).map_err(|error| StartError::Secret(error.to_string()))?;
+    if secret.len() < SECRET_BYTES_MIN {
+        return Err(StartError::Secret(format!("it has fewer than {SECRET_BYTES_MIN} bytes")));
+    }
+    Ok(Signer::new(&secret))
+}
+
+/// Where others reach this machine: what was configured, else the interfaces' addresses, IPv4 first. Link-local
+/// IPv6 addresses are left out: they make no link that a browser opens.
+fn network_addresses(config: &Config) -> Vec<IpAddr> {
+    let mut addresses = config.public_address.clone();
+    if let Some(bound) = config.bind.filter(|bound| !bound.is_unspecified()) {
+        if !bound.is_loopback() {
+            addresses.push(bound);
+        }
+    } else {
+        // Without the list of interfaces the bridge still works on this machine.
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        let mut own: Vec<IpAddr> = interfaces
+            .iter()
+            .map(|interface| interface.ip())
+            .filter(|ip| !ip.is_loopback() && !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+            .collect();
+        own.sort_unstable();
+        addresses.extend(own);
+    }
+    let mut seen = std::collections::HashSet::new();
+    addresses.retain(|address| seen.insert(*address));
+    addresses
+}

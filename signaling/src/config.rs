@@ -1,0 +1,120 @@
+//! What the bridge can be told at its start: command line flags, each with an environment variable. Nothing has to
+//! be told.
+
+use clap::Parser;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How patient the bridge is. Not for the command line: the defaults were chosen, tests shorten them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a socket may take to say `hello`.
+    pub hello: Duration,
+    /// How often the server pings. Browsers throttle the timers of background tabs, so the server leads.
+    pub ping: Duration,
+    /// A socket that is silent for this long is taken for lost, by either side: three missed pings.
+    pub silence: Duration,
+    /// How long the membership of a lost socket is kept: longer than a Wi-Fi change, a sleep of the phone's screen
+    /// or a restarted router takes, shorter than people wait for someone who is gone.
+    pub resume: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            hello: Duration::from_secs(10),
+            ping: Duration::from_secs(5),
+            silence: Duration::from_secs(15),
+            resume: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The port when none is given.
+pub const PORT: u16 = 8443;
+
+/// Self-hosted video meetings in one program.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "asamblea", version, about, long_about = None)]
+pub struct Config {
+    /// Port for HTTP, HTTPS (TCP) and media (UDP); 0 takes a free one
+    #[arg(long, env = "ASAMBLEA_PORT", default_value_t = PORT)]
+    pub port: u16,
+
+    /// Address to listen on [default: all]
+    #[arg(long, env = "ASAMBLEA_BIND", value_name = "ADDRESS")]
+    pub bind: Option<IpAddr>,
+
+    /// Address at which browsers reach this machine, if it is behind NAT; may be repeated
+    #[arg(long, env = "ASAMBLEA_PUBLIC_ADDRESS", value_name = "ADDRESS", value_delimiter = ',')]
+    pub public_address: Vec<IpAddr>,
+
+    /// Certificate chain for HTTPS, PEM [default: made at start]
+    #[arg(long, env = "ASAMBLEA_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key for HTTPS, PEM
+    #[arg(long, env = "ASAMBLEA_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// File with 32 random bytes or more that sign the tokens [default: random at each start]
+    #[arg(long, env = "ASAMBLEA_SECRET_FILE", value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+
+    /// Threads that forward media [default: one for each core]
+    #[arg(long, env = "ASAMBLEA_SHARDS", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub shards: Option<u16>,
+
+    /// Lengthen packets by a byte of RTP padding where that lets more of them leave in one system call
+    #[arg(long, env = "ASAMBLEA_PAD_RUNS", default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL", hide = true)]
+    pub pad_runs: bool,
+
+    /// What to log to stderr: error, warn, info, debug, trace or a tracing filter; info and above name no person,
+    /// address or meeting
+    #[arg(long, env = "ASAMBLEA_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// How patient the bridge is.
+    #[arg(skip)]
+    pub timing: Timing,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            port: PORT,
+            bind: None,
+            public_address: Vec::new(),
+            tls_cert: None,
+            tls_key: None,
+            secret_file: None,
+            shards: None,
+            pad_runs: false,
+            log: "info".into(),
+            timing: Timing::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_has_to_be_told() {
+        let config = Config::try_parse_from(["asamblea"]).expect("no flag is required");
+        assert_eq!((config.port, config.bind), (PORT, None));
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key() {
+        assert!(Config::try_parse_from(["asamblea", "--tls-cert", "a.pem"]).is_err());
+    }
+
+    #[test]
+    fn public_addresses_repeat() {
+        let flags = ["asamblea", "--public-address", "192.0.2.1", "--public-address", "2001:db8::1"];
+        assert_eq!(Config::try_parse_from(flags).expect("fine").public_address.len(), 2);
+    }
+}

@@ -1,0 +1,523 @@
+//! One meeting as a pure machine: who is in it, who may do what, what everyone is told.
+//!
+//! The shell calls `handle_*`, then drains [`Room::poll_effect`] until it is empty, then sleeps until
+//! [`Room::poll_timeout`]. The room never touches a socket, a clock, a thread or a random source: the time and
+//! fresh ids are arguments. It stores nothing that a message of one member could make grow without bound, and a
+//! message of one member never changes what is known of another.
+
+mod authorization;
+mod name;
+mod offer;
+
+pub use authorization::{AUTHORIZATION, Act, Authorization, Role};
+pub use name::shown_name;
+pub use offer::OFFER_LINES_MAX;
+
+use crate::config::Timing;
+use crate::protocol::{
+    ByeReason, ClientMessage, ErrorCode, MediaState, Member, ServerMessage, SpeakerLevel, VERSIONS,
+};
+use asamblea_seam::{
+    Command, Event, Mid, PeerId, RoomId, SLOTS_MAX, SlotState, SlotWish, Up, UpKind, UpState,
+};
+use indexmap::IndexMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Instant;
+
+/// Most memberships of one meeting. One shard forwards a room; 200 people is what the media plane is meant to
+/// carry on one core, and every arrival is told to everyone.
+pub const MEMBERS_MAX: usize = 200;
+
+/// One WebSocket. Numbers are never reused in the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub u64);
+
+/// What a meeting is made with.
+#[derive(Clone, Debug)]
+pub struct RoomSettings {
+    /// Names the meeting towards the media plane; random.
+    pub id: RoomId,
+    /// The meeting's name as it is shown.
+    pub meeting: String,
+    /// Most memberships, absent ones included.
+    pub members_max: usize,
+    /// How long an absent membership is kept, and what clients are told about silence.
+    pub timing: Timing,
+    /// Who may do what.
+    pub authorization: Authorization,
+}
+
+impl RoomSettings {
+    /// The usual bounds.
+    pub fn new(id: RoomId, meeting: String, timing: Timing) -> Self {
+        Self { id, meeting, members_max: MEMBERS_MAX, timing, authorization: AUTHORIZATION }
+    }
+}
+
+/// Someone at the door: their `hello` was well-formed and their token genuine.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// A fresh random id, used when no membership is taken up again.
+    pub fresh: PeerId,
+    /// The resume token that goes with `fresh`.
+    pub fresh_resume: String,
+    /// The membership that a genuine resume token of this meeting names.
+    pub resume: Option<PeerId>,
+    /// Whether the join token lets a new membership begin: not so when it has expired.
+    pub may_begin: bool,
+    /// The role the join token gives.
+    pub role: Role,
+    /// The name as it was sent.
+    pub name: String,
+    /// The protocol version agreed on.
+    pub version: u16,
+    /// Whether the socket came over the loopback interface.
+    pub loopback: bool,
+}
+
+/// What the shell has to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Send one message to these sockets.
+    Send {
+        /// Where to; never empty.
+        sockets: Vec<SocketId>,
+        /// What.
+        message: ServerMessage,
+    },
+    /// Tell the media plane.
+    Media(Command),
+    /// Close a socket once what was sent to it before is out.
+    Close {
+        /// Which.
+        socket: SocketId,
+    },
+}
+
+/// One meeting.
+#[derive(Debug)]
+pub struct Room {
+    settings: RoomSettings,
+    /// In order of arrival.
+    members: IndexMap<PeerId, Membership>,
+    /// Whose each live socket is. A socket that is not here is nobody's, whatever it says.
+    sockets: HashMap<SocketId, PeerId>,
+    effects: VecDeque<Effect>,
+}
+
+#[derive(Debug)]
+struct Membership {
+    role: Role,
+    name: String,
+    presence: Presence,
+    resume_token: String,
+    loopback: bool,
+    /// One entry a kind at most, in the order of kinds.
+    ups: Vec<UpState>,
+    /// Newest offer seen; 0 before the first.
+    revision: u32,
+    /// The m-lines of the newest offer, at most [`OFFER_LINES_MAX`].
+    mids: BTreeSet<Mid>,
+    /// What the media plane says the slots carry; at most one entry an m-line.
+    slots: BTreeMap<Mid, Option<Up>>,
+    /// What the media plane last said of the transport.
+    media: Option<MediaState>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Presence {
+    Here(SocketId),
+    LostSince(Instant),
+}
+
+impl Membership {
+    fn socket(&self) -> Option<SocketId> {
+        match self.presence {
+            Presence::Here(socket) => Some(socket),
+            Presence::LostSince(_) => None,
+        }
+    }
+
+    fn shown(&self, id: PeerId) -> Member {
+        Member { id, name: self.name.clone(), ups: self.ups.clone(), present: self.socket().is_some() }
+    }
+}
+
+/// A refusal: the message changed nothing.
+struct Refusal(ErrorCode, &'static str);
+
+impl Room {
+    /// An empty meeting.
+    pub fn new(settings: RoomSettings) -> Self {
+        Self { settings, members: IndexMap::new(), sockets: HashMap::new(), effects: VecDeque::new() }
+    }
+
+    /// Whether nobody is in it, not even someone absent. The shell ends such a room.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The meeting's id.
+    pub fn id(&self) -> RoomId {
+        self.settings.id
+    }
+
+    /// Lets someone in on a new socket, or takes up an earlier membership again. What follows for that socket is
+    /// a `welcome`, or a fatal error and a [`Effect::Close`].
+    pub fn handle_arrival(&mut self, now: Instant, socket: SocketId, arrival: Arrival) {
+        self.handle_timeout(now);
+        if self.sockets.contains_key(&socket) {
+            return self.refuse(socket, Refusal(ErrorCode::AlreadyJoined, "hello came twice"));
+        }
+        if let Some(peer) = arrival.resume.filter(|peer| self.members.contains_key(peer)) {
+            return self.resume(socket, peer, arrival);
+        }
+        if !arrival.may_begin {
+            let why = "the join token has expired and there is no membership to resume";
+            return self.turn_away(socket, ErrorCode::InvalidToken, why);
+        }
+        if self.members.len() >= self.settings.members_max {
+            return self.turn_away(socket, ErrorCode::MeetingFull, "the meeting is full");
+        }
+        let peer = arrival.fresh;
+        debug_assert!(!self.members.contains_key(&peer), "ids are drawn from 2^53 and checked by the shell");
+        let membership = Membership {
+            role: arrival.role,
+            name: shown_name(&arrival.name),
+            presence: Presence::Here(socket),
+            resume_token: arrival.fresh_resume,
+            loopback: arrival.loopback,
+            ups: Vec::new(),
+            revision: 0,
+            mids: BTreeSet::new(),
+            slots: BTreeMap::new(),
+            media: None,
+        };
+        let shown = membership.shown(peer);
+        self.members.insert(peer, membership);
+        self.sockets.insert(socket, peer);
+        let room = self.settings.id;
+        self.effects.push_back(Effect::Media(Command::Join { room, peer, loopback: arrival.loopback }));
+        self.welcome(peer, arrival.version, false);
+        self.broadcast_but(peer, ServerMessage::Joined { member: shown });
+    }
+
+    /// Serves one message of a socket that was let in. Messages of other sockets are ignored: the socket was
+    /// replaced or cut and its last words are still on their way.
+    pub fn handle_message(&mut self, now: Instant, socket: SocketId, message: ClientMessage) {
+        self.handle_timeout(now);
+        let Some(&peer) = self.sockets.get(&socket) else { return };
+        let Some(act) = Act::of(&message) else {
+            return self.refuse(socket, Refusal(ErrorCode::AlreadyJoined, "hello came twice"));
+        };
+        let role = self.members[&peer].role;
+        if !self.settings.authorization.allows(role, act) {
+            return self.refuse(socket, Refusal(ErrorCode::NotAllowed, "your role does not allow this"));
+        }
+        let served = match message {
+            ClientMessage::Hello { .. } | ClientMessage::Pong { .. } => Ok(()),
+            ClientMessage::Offer { revision, sdp, ups } => self.offer(peer, revision, sdp, ups),
+            ClientMessage::Publish { ups } => self.publish(peer, ups),
+            ClientMessage::View { slots } => self.view(peer, slots),
+            ClientMessage::Rename { name } => {
+                self.rename(peer, &name);
+                Ok(())
+            }
+            ClientMessage::Leave {} => {
+                self.send(socket, ServerMessage::Bye { reason: ByeReason::Left });
+                self.effects.push_back(Effect::Close { socket });
+                self.remove(peer);
+                Ok(())
+            }
+        };
+        if let Err(refusal) = served {
+            self.refuse(socket, refusal);
+        }
+    }
+
+    /// A socket ended without `leave`: the membership waits for its return, the media transport is left alone.
+    pub fn handle_socket_lost(&mut self, now: Instant, socket: SocketId) {
+        self.handle_timeout(now);
+        let Some(peer) = self.sockets.remove(&socket) else { return };
+        let membership = self.members.get_mut(&peer).expect("sockets only name members");
+        membership.presence = Presence::LostSince(now);
+        let shown = membership.shown(peer);
+        self.broadcast_but(peer, ServerMessage::Changed { member: shown });
+    }
+
+    /// Passes on what the media plane says. Events of peers that are gone are ignored.
+    pub fn handle_media_event(&mut self, now: Instant, event: Event) {
+        self.handle_timeout(now);
+        match event {
+            Event::Answer { peer, revision, sdp } => {
+                // An answer to an older offer would not fit the client's state any more.
+                if self.members.get(&peer).is_some_and(|member| member.revision == revision) {
+                    self.send_to(peer, ServerMessage::Answer { revision, sdp });
+                }
+            }
+            Event::OfferRefused { peer, revision: _, reason } => {
+                let code = ErrorCode::OfferRefused;
+                self.send_to(peer, ServerMessage::Error { code, message: reason, fatal: false });
+            }
+            Event::Connected { peer } => self.media(peer, MediaState::Connected),
+            Event::Disconnected { peer, .. } => self.media(peer, MediaState::Disconnected),
+            Event::Slots { peer, slots } => self.slots(peer, slots),
+            Event::Speakers { room, speakers } => {
+                if room == self.settings.id {
+                    let speakers = speakers
+                        .iter()
+                        .filter(|speaker| self.members.contains_key(&speaker.peer))
+                        .map(|speaker| SpeakerLevel { member: speaker.peer, level_dbov: speaker.level_dbov })
+                        .collect();
+                    self.broadcast(ServerMessage::Speakers { speakers });
+                }
+            }
+            Event::Lost { peers } => peers.into_iter().for_each(|peer| self.lost(peer)),
+        }
+    }
+
+    /// Ends memberships whose time to resume is over.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let gone: Vec<PeerId> = self
+            .members
+            .iter()
+            .filter(|(_, member)| matches!(member.presence, Presence::LostSince(at) if at + self.settings.timing.resume <= now))
+            .map(|(&peer, _)| peer)
+            .collect();
+        for peer in gone {
+            self.remove(peer);
+        }
+    }
+
+    /// The server stops: everyone is told and every media state ends.
+    pub fn handle_stop(&mut self) {
+        self.broadcast(ServerMessage::Bye { reason: ByeReason::Stopping });
+        let mut sockets: Vec<SocketId> = self.sockets.drain().map(|(socket, _)| socket).collect();
+        sockets.sort_unstable();
+        self.effects.extend(sockets.into_iter().map(|socket| Effect::Close { socket }));
+        let peers: Vec<PeerId> = self.members.drain(..).map(|(peer, _)| peer).collect();
+        self.effects.extend(peers.into_iter().map(|peer| Effect::Media(Command::Leave { peer })));
+    }
+
+    /// What to do next; drain it after every `handle_*`.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When to call [`Room::handle_timeout`]: the next end of an absent membership.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.members
+            .values()
+            .filter_map(|member| match member.presence {
+                Presence::LostSince(at) => Some(at + self.settings.timing.resume),
+                Presence::Here(_) => None,
+            })
+            .min()
+    }
+
+    fn resume(&mut self, socket: SocketId, peer: PeerId, arrival: Arrival) {
+        let membership = self.members.get_mut(&peer).expect("the caller looked it up");
+        let before = membership.shown(peer);
+        let replaced = membership.socket();
+        membership.presence = Presence::Here(socket);
+        membership.name = shown_name(&arrival.name);
+        membership.loopback = arrival.loopback;
+        let shown = membership.shown(peer);
+        let media = membership.media;
+        if let Some(old) = replaced {
+            self.sockets.remove(&old);
+            self.send(old, ServerMessage::Bye { reason: ByeReason::Replaced });
+            self.effects.push_back(Effect::Close { socket: old });
+        }
+        self.sockets.insert(socket, peer);
+        self.welcome(peer, arrival.version, true);
+        if let Some(state) = media {
+            self.send(socket, ServerMessage::Media { state });
+        }
+        if shown != before {
+            self.broadcast_but(peer, ServerMessage::Changed { member: shown });
+        }
+    }
+
+    fn welcome(&mut self, peer: PeerId, version: u16, resumed: bool) {
+        debug_assert!(VERSIONS.contains(&version));
+        let own = &self.members[&peer];
+        let message = ServerMessage::Welcome {
+            version,
+            member: peer,
+            resume: own.resume_token.clone(),
+            resumed,
+            revision: own.revision,
+            meeting: self.settings.meeting.clone(),
+            members: self.members.iter().map(|(&id, member)| member.shown(id)).collect(),
+            slots: own.slots.iter().map(|(mid, &up)| SlotState { mid: mid.clone(), up }).collect(),
+            silence_ms_max: self.settings.timing.silence.as_millis() as u32,
+            resume_ms_max: self.settings.timing.resume.as_millis() as u32,
+        };
+        self.send_to(peer, message);
+    }
+
+    fn offer(
+        &mut self,
+        peer: PeerId,
+        revision: u32,
+        sdp: String,
+        ups: Vec<asamblea_seam::UpLine>,
+    ) -> Result<(), Refusal> {
+        let mids = offer::mids(&sdp).map_err(|why| Refusal(ErrorCode::OfferRefused, why))?;
+        let own = self.members.get_mut(&peer).expect("the caller looked it up");
+        if revision <= own.revision {
+            return Err(Refusal(ErrorCode::OfferRefused, "the revision is not newer than the last offer's"));
+        }
+        if ups.iter().any(|line| !mids.contains(&line.mid)) {
+            return Err(Refusal(
+                ErrorCode::UnknownReference,
+                "an up names a line that the offer does not have",
+            ));
+        }
+        let lines: BTreeSet<&Mid> = ups.iter().map(|line| &line.mid).collect();
+        let kinds: BTreeSet<UpKind> = ups.iter().map(|line| line.kind).collect();
+        if lines.len() != ups.len() || kinds.len() != ups.len() {
+            return Err(Refusal(ErrorCode::UnknownReference, "a line or a kind is named twice"));
+        }
+        own.revision = revision;
+        own.mids = mids;
+        self.effects.push_back(Effect::Media(Command::Offer { peer, revision, sdp, ups }));
+        Ok(())
+    }
+
+    fn publish(&mut self, peer: PeerId, mut ups: Vec<UpState>) -> Result<(), Refusal> {
+        ups.sort_by_key(|up| up.kind);
+        if ups.windows(2).any(|pair| pair[0].kind == pair[1].kind) {
+            return Err(Refusal(ErrorCode::UnknownReference, "a kind is named twice"));
+        }
+        let own = self.members.get_mut(&peer).expect("the caller looked it up");
+        if own.ups == ups {
+            return Ok(());
+        }
+        own.ups.clone_from(&ups);
+        let shown = own.shown(peer);
+        self.effects.push_back(Effect::Media(Command::Publish { peer, ups }));
+        self.broadcast(ServerMessage::Changed { member: shown });
+        Ok(())
+    }
+
+    fn view(&mut self, peer: PeerId, slots: Vec<SlotWish>) -> Result<(), Refusal> {
+        if slots.len() > SLOTS_MAX {
+            return Err(Refusal(ErrorCode::Malformed, "more slots than a view may name"));
+        }
+        let own = &self.members[&peer];
+        let lines: BTreeSet<&Mid> = slots.iter().map(|wish| &wish.mid).collect();
+        if lines.len() != slots.len() {
+            return Err(Refusal(ErrorCode::UnknownReference, "a line is named twice"));
+        }
+        if lines.iter().any(|mid| !own.mids.contains(*mid)) {
+            return Err(Refusal(ErrorCode::UnknownReference, "a slot names a line that no offer had"));
+        }
+        for up in slots.iter().filter_map(|wish| wish.up) {
+            if up.kind.is_audio() {
+                return Err(Refusal(ErrorCode::UnknownReference, "a view names cameras and screens only"));
+            }
+            if !self.members.contains_key(&up.peer) {
+                return Err(Refusal(
+                    ErrorCode::UnknownReference,
+                    "a slot names someone who is not in the meeting",
+                ));
+            }
+        }
+        self.effects.push_back(Effect::Media(Command::View { peer, slots }));
+        Ok(())
+    }
+
+    fn rename(&mut self, peer: PeerId, name: &str) {
+        let own = self.members.get_mut(&peer).expect("the caller looked it up");
+        let name = shown_name(name);
+        if own.name != name {
+            own.name = name;
+            let shown = own.shown(peer);
+            self.broadcast(ServerMessage::Changed { member: shown });
+        }
+    }
+
+    fn slots(&mut self, peer: PeerId, slots: Vec<SlotState>) {
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        for slot in &slots {
+            if member.slots.len() < OFFER_LINES_MAX || member.slots.contains_key(&slot.mid) {
+                member.slots.insert(slot.mid.clone(), slot.up);
+            }
+        }
+        self.send_to(peer, ServerMessage::Slots { slots });
+    }
+
+    fn media(&mut self, peer: PeerId, state: MediaState) {
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        member.media = Some(state);
+        self.send_to(peer, ServerMessage::Media { state });
+    }
+
+    /// The media plane forgot this peer: it is joined anew, its client offers afresh.
+    fn lost(&mut self, peer: PeerId) {
+        let room = self.settings.id;
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        member.slots.clear();
+        member.mids.clear();
+        let (ups, loopback) = (member.ups.clone(), member.loopback);
+        // Leave first: if the media plane lost only a message, what it still keeps must not outlive it.
+        self.effects.push_back(Effect::Media(Command::Leave { peer }));
+        self.effects.push_back(Effect::Media(Command::Join { room, peer, loopback }));
+        self.effects.push_back(Effect::Media(Command::Publish { peer, ups }));
+        self.media(peer, MediaState::Lost);
+    }
+
+    fn remove(&mut self, peer: PeerId) {
+        let Some(member) = self.members.shift_remove(&peer) else { return };
+        if let Some(socket) = member.socket() {
+            self.sockets.remove(&socket);
+        }
+        self.effects.push_back(Effect::Media(Command::Leave { peer }));
+        self.broadcast(ServerMessage::Left { member: peer });
+    }
+
+    /// A fatal error to a socket that is not let in.
+    fn turn_away(&mut self, socket: SocketId, code: ErrorCode, message: &str) {
+        self.send(socket, ServerMessage::Error { code, message: message.into(), fatal: true });
+        self.effects.push_back(Effect::Close { socket });
+    }
+
+    fn refuse(&mut self, socket: SocketId, Refusal(code, message): Refusal) {
+        self.send(socket, ServerMessage::Error { code, message: message.into(), fatal: false });
+    }
+
+    fn send(&mut self, socket: SocketId, message: ServerMessage) {
+        self.effects.push_back(Effect::Send { sockets: vec![socket], message });
+    }
+
+    fn send_to(&mut self, peer: PeerId, message: ServerMessage) {
+        if let Some(socket) = self.members.get(&peer).and_then(Membership::socket) {
+            self.send(socket, message);
+        }
+    }
+
+    fn broadcast(&mut self, message: ServerMessage) {
+        self.broadcast_to(|_| true, message);
+    }
+
+    fn broadcast_but(&mut self, but: PeerId, message: ServerMessage) {
+        self.broadcast_to(|peer| peer != but, message);
+    }
+
+    fn broadcast_to(&mut self, whom: impl Fn(PeerId) -> bool, message: ServerMessage) {
+        let sockets: Vec<SocketId> = self
+            .members
+            .iter()
+            .filter(|(peer, _)| whom(**peer))
+            .filter_map(|(_, member)| member.socket())
+            .collect();
+        if !sockets.is_empty() {
+            self.effects.push_back(Effect::Send { sockets, message });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

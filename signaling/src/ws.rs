@@ -1,0 +1,343 @@
+//! One WebSocket: from its first frame to its last. Bounds what a client may send and how slowly it may read;
+//! what its messages mean is the room's business.
+//!
+//! A socket has two lives: at the door, until a valid `hello`, it is on its own; in the meeting its room speaks to
+//! it through a bounded queue, and nothing that happens here is ever waited for by the room.
+
+use crate::auth::{Claims, is_expired};
+use crate::bridge::Shared;
+use crate::config::Timing;
+use crate::http::Connection;
+use crate::protocol::{ByeReason, ClientMessage, ErrorCode, FRAME_BYTES_MAX, ServerMessage, VERSIONS};
+use crate::registry::{Hello, Input, MeetingName, Outgoing, QUEUE, SocketHandle};
+use crate::room::SocketId;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use governor::clock::DefaultClock;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use serde::Deserialize;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+/// Most bytes of a frame that are read at all: enough to answer a frame that is somewhat too large with a typed
+/// error instead of a cut.
+pub const READ_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
+
+/// Messages a second on average, and at once. A busy client sends about 10 a second while its layout changes.
+const MESSAGES: (u32, u32) = (50, 200);
+
+/// Offers a second on average, and at once: each costs a negotiation.
+const OFFERS: (u32, u32) = (2, 20);
+
+/// Errors a second, and at once, that a client is told; the rest are only counted, so that a flood does not fill
+/// its own queue.
+const ERRORS: (u32, u32) = (5, 20);
+
+/// Refused messages in a row after which a flood is cut off.
+const REFUSED_MAX: u32 = 2000;
+
+/// How long the last words to a socket may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, DefaultClock>;
+
+/// Drives one socket to its end.
+pub(crate) async fn serve(
+    mut socket: WebSocket,
+    connection: Connection,
+    loopback: bool,
+    shared: Arc<Shared>,
+) {
+    // Held to the end, so that the bridge can wait for the last words.
+    let Ok(_place) = Arc::clone(&shared.places).try_acquire_owned() else { return };
+    let mut stopping = shared.stopping.subscribe();
+    let mut door = Door { budget: Budget::new(), shared: &shared, loopback };
+    let hello = tokio::select! {
+        hello = timeout(shared.timing.hello, door.hello(&mut socket)) => hello.unwrap_or_else(|_| {
+            Err(Some(fatal(ErrorCode::NotJoined, "hello did not come in time")))
+        }),
+        () = stopped(&mut stopping) => Err(Some(ServerMessage::Bye { reason: ByeReason::Stopping })),
+    };
+    let budget = door.budget;
+    let entered = hello.and_then(|hello| Visit::enter(hello, &shared, budget).map_err(Some));
+    let last = match entered {
+        Ok(visit) => visit.run(&mut socket).await,
+        Err(last) => last,
+    };
+    tracing::debug!(secure = connection.secure, "socket ended");
+    let farewell = async {
+        if let Some(message) = last {
+            let _ = socket.send(text(&message)).await;
+        }
+        let close = CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::from_static("") };
+        let _ = socket.send(Message::Close(Some(close))).await;
+        // Closing with unread bytes would reset the connection and lose the last words on their way.
+        while let Some(Ok(_)) = socket.recv().await {}
+    };
+    let _ = timeout(FAREWELL, farewell).await;
+}
+
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error means that the bridge is gone, which is as good as stopping.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// The life of a socket before its `hello`.
+struct Door<'a> {
+    budget: Budget,
+    shared: &'a Shared,
+    loopback: bool,
+}
+
+/// Enough of a `hello` of any version to see which versions it speaks.
+#[derive(Deserialize)]
+struct Greeting {
+    r#type: String,
+    versions: Vec<u16>,
+}
+
+impl Door<'_> {
+    /// Waits for a valid `hello`. The error is the last thing to say, if anything.
+    async fn hello(&mut self, socket: &mut WebSocket) -> Result<Hello, Option<ServerMessage>> {
+        loop {
+            let (code, message) = match self.budget.take(socket.recv().await) {
+                Taken::Message(ClientMessage::Hello { versions, token, name, resume }) => {
+                    return self.admit(&versions, &token, name, resume).map_err(Some);
+                }
+                Taken::Message(_) => return Err(Some(fatal(ErrorCode::NotJoined, "hello comes first"))),
+                Taken::Unknown(text) => {
+                    if let Ok(greeting) = serde_json::from_str::<Greeting>(&text)
+                        && greeting.r#type == "hello"
+                    {
+                        common_version(&greeting.versions).map_err(Some)?;
+                    }
+                    (ErrorCode::Malformed, "not a message of this protocol")
+                }
+                Taken::Refused(code, message) => (code, message),
+                Taken::Nothing => continue,
+                Taken::Ended(last) => return Err(last),
+            };
+            if self.budget.may_complain() {
+                let error = ServerMessage::Error { code, message: message.into(), fatal: false };
+                socket.send(text(&error)).await.map_err(|_| None)?;
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        versions: &[u16],
+        token: &str,
+        name: String,
+        resume: Option<String>,
+    ) -> Result<Hello, ServerMessage> {
+        let version = common_version(versions)?;
+        let Some(Claims::Join { meeting, role, exp }) = self.shared.signer.verify(token) else {
+            return Err(fatal(ErrorCode::InvalidToken, "the join token is not genuine"));
+        };
+        let meeting = MeetingName::new(&meeting)
+            .map_err(|_| fatal(ErrorCode::InvalidToken, "the join token names no meeting"))?;
+        let expired = is_expired(SystemTime::now(), exp);
+        Ok(Hello { version, meeting, role, expired, name, resume, loopback: self.loopback })
+    }
+}
+
+fn common_version(versions: &[u16]) -> Result<u16, ServerMessage> {
+    VERSIONS
+        .iter()
+        .rev()
+        .find(|version| versions.contains(version))
+        .copied()
+        .ok_or_else(|| fatal(ErrorCode::UnsupportedVersion, "no protocol version in common"))
+}
+
+/// The life of a socket in its meeting.
+struct Visit {
+    id: SocketId,
+    mailbox: mpsc::Sender<Input>,
+    outgoing: mpsc::Receiver<Outgoing>,
+    /// For this task's own messages. Weak, so that the queue ends with the room.
+    queue: mpsc::WeakSender<Outgoing>,
+    cut: Arc<Notify>,
+    budget: Budget,
+    timing: Timing,
+}
+
+impl Visit {
+    fn enter(hello: Hello, shared: &Shared, budget: Budget) -> Result<Self, ServerMessage> {
+        let id = shared.registry.next_socket();
+        let (sender, outgoing) = mpsc::channel(QUEUE);
+        let queue = sender.downgrade();
+        let cut = Arc::new(Notify::new());
+        let handle = SocketHandle { id, queue: sender, cut: Arc::clone(&cut) };
+        let mailbox = shared.registry.enter(hello, handle).map_err(|(code, message)| fatal(code, message))?;
+        Ok(Self { id, mailbox, outgoing, queue, cut, budget, timing: shared.timing })
+    }
+
+    /// Serves the socket until either side ends it; what is returned is the last thing to say, if anything.
+    async fn run(mut self, socket: &mut WebSocket) -> Option<ServerMessage> {
+        let last = self.converse(socket).await;
+        // The room may have ended by itself.
+        let _ = self.mailbox.send(Input::Lost(self.id)).await;
+        last
+    }
+
+    async fn converse(&mut self, socket: &mut WebSocket) -> Option<ServerMessage> {
+        let cut = Arc::clone(&self.cut);
+        let too_slow = || Some(fatal(ErrorCode::TooSlow, "messages were not read in time; resume"));
+        let mut heard = Instant::now();
+        let mut ping = interval(self.timing.ping);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut nonce = 0u32;
+        loop {
+            tokio::select! {
+                () = cut.notified() => return too_slow(),
+                () = sleep_until(heard + self.timing.silence) => return None,
+                outgoing = self.outgoing.recv() => match outgoing {
+                    Some(Outgoing::Text(text)) => {
+                        // While a reader is slow nothing is read from it either.
+                        tokio::select! {
+                            sent = socket.send(Message::Text(text)) => sent.ok()?,
+                            () = cut.notified() => return too_slow(),
+                            () = sleep_until(heard + self.timing.silence) => return None,
+                        }
+                    }
+                    Some(Outgoing::Close) | None => return None,
+                },
+                _ = ping.tick() => {
+                    nonce = nonce.wrapping_add(1);
+                    self.say(&ServerMessage::Ping { nonce });
+                }
+                frame = socket.recv() => {
+                    heard = Instant::now();
+                    let (code, message) = match self.budget.take(frame) {
+                        Taken::Message(ClientMessage::Pong { .. }) | Taken::Nothing => continue,
+                        Taken::Message(message) => {
+                            self.mailbox.send(Input::Message(self.id, message)).await.ok()?;
+                            continue;
+                        }
+                        Taken::Unknown(_) => (ErrorCode::Malformed, "not a message of this protocol"),
+                        Taken::Refused(code, message) => (code, message),
+                        Taken::Ended(last) => return last,
+                    };
+                    if self.budget.may_complain() {
+                        self.say(&ServerMessage::Error { code, message: message.into(), fatal: false });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Queues a message of this task's own behind the room's.
+    fn say(&self, message: &ServerMessage) {
+        let Some(queue) = self.queue.upgrade() else { return };
+        if let Err(mpsc::error::TrySendError::Full(_)) = queue.try_send(Outgoing::Text(json(message))) {
+            self.cut.notify_one();
+        }
+    }
+}
+
+/// What a socket may send.
+struct Budget {
+    messages: Limiter,
+    offers: Limiter,
+    errors: Limiter,
+    refused: u32,
+}
+
+/// What became of a frame.
+enum Taken {
+    /// A message of the protocol.
+    Message(ClientMessage),
+    /// Text that is none.
+    Unknown(Utf8Bytes),
+    /// Not served, and what to say about it.
+    Refused(ErrorCode, &'static str),
+    /// Nothing to do.
+    Nothing,
+    /// The socket is over; the last thing to say, if anything.
+    Ended(Option<ServerMessage>),
+}
+
+impl Budget {
+    fn new() -> Self {
+        let limiter = |(per_second, burst)| {
+            let positive = |n| NonZeroU32::new(n).expect("the constants are positive");
+            RateLimiter::direct(Quota::per_second(positive(per_second)).allow_burst(positive(burst)))
+        };
+        Self { messages: limiter(MESSAGES), offers: limiter(OFFERS), errors: limiter(ERRORS), refused: 0 }
+    }
+
+    fn may_complain(&self) -> bool {
+        self.errors.check().is_ok()
+    }
+
+    fn take(&mut self, frame: Option<Result<Message, axum::Error>>) -> Taken {
+        let taken = self.judge(frame);
+        match taken {
+            Taken::Message(_) => self.refused = 0,
+            Taken::Unknown(_) | Taken::Refused(..) => self.refused += 1,
+            Taken::Nothing | Taken::Ended(_) => {}
+        }
+        if self.refused > REFUSED_MAX {
+            return Taken::Ended(Some(fatal(ErrorCode::TooManyRequests, "nothing but refused messages")));
+        }
+        taken
+    }
+
+    fn judge(&self, frame: Option<Result<Message, axum::Error>>) -> Taken {
+        let text = match frame {
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Binary(_))) => {
+                return match self.messages.check() {
+                    Ok(()) => Taken::Refused(ErrorCode::Malformed, "messages are text frames"),
+                    Err(_) => too_many(),
+                };
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {
+                return if self.messages.check().is_ok() { Taken::Nothing } else { too_many() };
+            }
+            Some(Ok(Message::Close(_))) | None => return Taken::Ended(None),
+            Some(Err(error)) => return Taken::Ended(last_word_on(&error)),
+        };
+        if text.len() > FRAME_BYTES_MAX {
+            return Taken::Ended(Some(fatal(ErrorCode::TooLarge, "the frame exceeds the limit")));
+        }
+        if self.messages.check().is_err() {
+            return too_many();
+        }
+        match serde_json::from_str(&text) {
+            Ok(ClientMessage::Offer { .. }) if self.offers.check().is_err() => too_many(),
+            Ok(message) => Taken::Message(message),
+            Err(_) => Taken::Unknown(text),
+        }
+    }
+}
+
+fn too_many() -> Taken {
+    Taken::Refused(ErrorCode::TooManyRequests, "more messages than the rate limit allows")
+}
+
+/// What to say when the WebSocket layer gave up on a socket. A lost connection gets these words nowhere.
+fn last_word_on(error: &axum::Error) -> Option<ServerMessage> {
+    // The layer's error type is not ours to name: axum pins its own version of it.
+    if error.to_string().contains("too long") {
+        return Some(fatal(ErrorCode::TooLarge, "the frame exceeds the limit"));
+    }
+    Some(fatal(ErrorCode::Malformed, "not a valid WebSocket frame"))
+}
+
+fn fatal(code: ErrorCode, message: &str) -> ServerMessage {
+    ServerMessage::Error { code, message: message.into(), fatal: true }
+}
+
+fn json(message: &ServerMessage) -> Utf8Bytes {
+    serde_json::to_string(message).expect("plain values serialise").into()
+}
+
+fn text(message: &ServerMessage) -> Message {
+    Message::Text(json(message))
+}

@@ -1,0 +1,70 @@
+// The stock browsers of Debian, started for tests: no build of anyone else's.
+
+import { chromium, firefox, type Browser } from '@playwright/test';
+
+export type BrowserName = 'firefox' | 'chromium';
+
+/** What users have, except where a test has no display, no sound card and no hand to click a permission. */
+const FIREFOX_PREFERENCES: Record<string, string | number | boolean> = {
+  // Devices without a question; the oracle replaces what they give.
+  'media.navigator.streams.fake': true,
+  'media.navigator.permission.disabled': true,
+  'permissions.default.camera': 1,
+  'permissions.default.microphone': 1,
+  // Several people in one browser: a window without the focus is as good as one with it.
+  'media.devices.unfocused.enabled': true,
+  'focusmanager.testmode': true,
+  'dom.min_background_timeout_value': 4,
+  'dom.timeout.enable_budget_timer_throttling': false,
+  // The oracle's tone starts before anyone has clicked.
+  'media.autoplay.default': 0,
+  'media.autoplay.block-webaudio': false,
+  // Without a sound card an AudioContext would never start: a card that Firefox makes up.
+  'media.cubeb.force_mock_context': true,
+  // The bridge is on this machine, where Firefox does not look by default.
+  'media.peerconnection.ice.loopback': true,
+  'media.peerconnection.ice.obfuscate_host_addresses': false,
+  // Nothing of the browser's own on the line or on the processor.
+  'app.normandy.enabled': false,
+  'browser.backup.enabled': false,
+  'browser.safebrowsing.malware.enabled': false,
+  'browser.safebrowsing.phishing.enabled': false,
+  'datareporting.healthreport.uploadEnabled': false,
+  'media.gmp-manager.updateEnabled': false,
+  'network.captive-portal-service.enabled': false,
+  'network.connectivity-service.enabled': false,
+  'toolkit.telemetry.enabled': false,
+};
+
+const CHROMIUM_FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--use-fake-device-for-media-stream',
+  '--use-fake-ui-for-media-stream',
+  '--allow-loopback-in-peer-connection',
+  '--autoplay-policy=no-user-gesture-required',
+];
+
+/** Starts a browser; Firefox with these preferences over the usual ones. */
+export function launch(
+  name: BrowserName,
+  preferences: Record<string, string | number | boolean> = {},
+): Promise<Browser> {
+  if (name === 'firefox') {
+    // `moz-firefox` drives the browser as it is shipped, over WebDriver BiDi.
+    return firefox.launch({
+      channel: 'moz-firefox',
+      executablePath: process.env['FIREFOX'] ?? '/usr/bin/firefox-esr',
+      firefoxUserPrefs: { ...FIREFOX_PREFERENCES, ...preferences },
+    });
+  }
+  return chromium.launch({
+    executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium',
+    args: CHROMIUM_FLAGS,
+  });
+}

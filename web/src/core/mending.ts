@@ -1,0 +1,126 @@
+// Decides how a lost media transport is mended: wait, restart ICE, or start over with a new peer connection.
+// Pure: it is told what the browser and the server report, and answers with what to do.
+
+/** A short gap mends itself: a lost packet or a change of access point. */
+const DISCONNECTED_MS_MAX = 2_500;
+/** Longest time from an offer or its answer to a connected transport before something else is tried. */
+const CONNECT_MS_MAX = 8_000;
+/** The server says that nothing comes from us while the browser thinks that all is well: who is right? */
+const CONTRADICTION_MS_MAX = 2_000;
+const REPLACE_DELAY_MS_MIN = 500;
+const REPLACE_DELAY_MS_MAX = 15_000;
+/** After this many new peer connections without success people are told; it goes on being tried. */
+const FAILURES_TOLD = 3;
+
+export type Remedy = 'restart-ice' | 'replace';
+
+export class Mending {
+  #connection: RTCPeerConnectionState = 'new';
+  #everConnected = false;
+  #due: { at: number; remedy: Remedy } | null = null;
+  #failures = 0;
+  #isRestarted = false;
+  #isGivenUp = false;
+
+  /** When to call `handleWake`; null for never. */
+  get wakeAt(): number | null {
+    return this.#due?.at ?? null;
+  }
+
+  /** Media flowed once, and does not now. */
+  get isBroken(): boolean {
+    return this.#everConnected && this.#connection !== 'connected';
+  }
+
+  /** So many tries went wrong that people should know. */
+  get isHopeless(): boolean {
+    return this.#isGivenUp || (this.#failures >= FAILURES_TOLD && this.#connection !== 'connected');
+  }
+
+  /** A new peer connection took the place of the last. */
+  handleNewPeer(): void {
+    this.#connection = 'new';
+    this.#isRestarted = false;
+    this.#due = null;
+  }
+
+  /** A new membership begins: earlier failures are forgotten. */
+  reset(): void {
+    this.handleNewPeer();
+    this.#everConnected = false;
+    this.#failures = 0;
+    this.#isGivenUp = false;
+  }
+
+  /** The server will not have what this browser offers: nothing is tried again in this membership. */
+  giveUp(): void {
+    this.#isGivenUp = true;
+    this.#due = null;
+  }
+
+  /** An offer went out or its answer came: from here on a connection is due. */
+  handleSignaled(now: number): void {
+    if (this.#connection !== 'connected') this.#plan('replace', now + CONNECT_MS_MAX);
+  }
+
+  handleConnection(state: RTCPeerConnectionState, now: number): void {
+    this.#connection = state;
+    switch (state) {
+      case 'connected':
+        this.#everConnected = true;
+        this.#failures = 0;
+        this.#isRestarted = false;
+        this.#due = null;
+        break;
+      case 'disconnected':
+        this.#plan('restart-ice', now + DISCONNECTED_MS_MAX);
+        break;
+      case 'failed':
+        // A transport that never came up, or whose restart failed, is not helped by another restart.
+        if (this.#everConnected && !this.#isRestarted) this.#plan('restart-ice', now);
+        else this.#planReplace(now);
+        break;
+      default:
+        break;
+    }
+  }
+
+  handleServerState(state: 'connected' | 'disconnected' | 'lost', now: number): void {
+    switch (state) {
+      case 'connected':
+        if (this.#connection === 'connected') this.#due = null;
+        break;
+      case 'disconnected':
+        // What it says of a transport that is already being replaced is old news.
+        if (this.#connection === 'connected') this.#plan('replace', now + CONTRADICTION_MS_MAX);
+        break;
+      case 'lost':
+        this.#plan('replace', now);
+        break;
+    }
+  }
+
+  /** What is due. Call only while the socket is up: an offer has to reach the server. */
+  handleWake(now: number): Remedy | null {
+    if (!this.#due || now < this.#due.at) return null;
+    const { remedy } = this.#due;
+    this.#due = null;
+    if (remedy === 'restart-ice') {
+      this.#isRestarted = true;
+      this.#plan('replace', now + CONNECT_MS_MAX);
+    } else if (this.#connection !== 'connected') {
+      this.#failures += 1;
+    }
+    return remedy;
+  }
+
+  #planReplace(now: number): void {
+    const delayMs = Math.min(REPLACE_DELAY_MS_MAX, REPLACE_DELAY_MS_MIN * 2 ** this.#failures);
+    this.#plan('replace', now + (this.#failures === 0 ? 0 : delayMs));
+  }
+
+  #plan(remedy: Remedy, at: number): void {
+    if (this.#isGivenUp) return;
+    this.#due = { at, remedy };
+  }
+}

@@ -1,0 +1,294 @@
+// The signaling socket as a machine: when to fetch a token, to open, to greet, to take the line for dead and to
+// try again. It is told what happened and answers with what to do; it never touches a socket or a clock
+// (`carrier.ts` does).
+
+import type { Problem } from './model';
+import { VERSIONS, type ByeReason, type ClientMessage, type ErrorCode, type ServerMessage } from './protocol';
+
+type Welcome = Extract<ServerMessage, { type: 'welcome' }>;
+
+/** A token is good for a few minutes on the server; older ones than this are fetched anew. */
+const TOKEN_MS_MAX = 90_000;
+/** A socket opened ahead in the lobby is closed by the server when it stays silent for 10 s. */
+const READY_MS_MAX = 8_000;
+/** Longest wait for the token, for the socket to open, and for the welcome. */
+const STEP_MS_MAX = 8_000;
+/** Most tries of a first join before it is said that the server cannot be reached. */
+const JOIN_TRIES_MAX = 4;
+/** A forged or expired token is replaced this often in a row; a server that refuses fresh ones has a fault. */
+const TOKEN_REFUSALS_MAX = 3;
+const BACKOFF_MS_MIN = 400;
+/** Short enough that a meeting is back soon after the network is. */
+const BACKOFF_MS_MAX = 4_000;
+
+export type SocketInput =
+  | { type: 'prepare' } // someone is about to join: get ready
+  | { type: 'join'; name: string; resume: string | null }
+  | { type: 'token'; token: string }
+  | { type: 'token-failed'; status: number | null } // null: nothing was heard
+  | { type: 'opened' }
+  | { type: 'closed' }
+  | { type: 'message'; message: ServerMessage }
+  | { type: 'wake' } // `wakeAt` has come
+  | { type: 'online' } // the network is back
+  | { type: 'rename'; name: string }
+  | { type: 'leave' };
+
+export type SocketEffect =
+  | { type: 'fetch-token' }
+  | { type: 'open' }
+  | { type: 'close' } // the socket, and whatever token is under way
+  | { type: 'send'; message: ClientMessage }
+  | { type: 'greeted'; resuming: boolean } // the hello is out; more may be sent behind it
+  | { type: 'welcome'; welcome: Welcome }
+  | { type: 'message'; message: ServerMessage }
+  | { type: 'down'; reason: 'lost' | 'stopping' } // was up, and is being mended
+  | { type: 'ended'; problem: Problem | null }; // not tried again
+
+type State = 'idle' | 'token' | 'opening' | 'ready' | 'greeting' | 'up' | 'waiting';
+
+export class SocketMachine {
+  #state: State = 'idle';
+  #wanted: 'nothing' | 'ready' | 'joined' = 'nothing';
+  #name = '';
+  #resume: string | null = null;
+  #token: { text: string; at: number } | null = null;
+  #wasUp = false;
+  #tries = 0;
+  #tokenRefusals = 0;
+  #since = 0;
+  #silenceMs = 0;
+  /** When to call with `wake`; null for never. */
+  wakeAt: number | null = null;
+
+  constructor(private readonly random: () => number) {}
+
+  get state(): State {
+    return this.#state;
+  }
+
+  handle(input: SocketInput, now: number): SocketEffect[] {
+    switch (input.type) {
+      case 'prepare':
+        if (this.#wanted === 'joined' || this.#state !== 'idle') return [];
+        this.#wanted = 'ready';
+        return this.#connect(now);
+      case 'join':
+        return this.#handleJoin(input.name, input.resume, now);
+      case 'token':
+        if (this.#state !== 'token') return [];
+        this.#token = { text: input.token, at: now };
+        return this.#open(now);
+      case 'token-failed':
+        if (this.#state !== 'token') return [];
+        // 4xx but "too many requests": trying again would only hear the same.
+        if (input.status !== null && input.status >= 400 && input.status < 500 && input.status !== 429) {
+          const problem = input.status === 400 ? 'bad-name' : 'internal';
+          return this.#wanted === 'joined' ? this.#end(problem) : this.#rest();
+        }
+        if (input.status === 503 && !this.#wasUp) {
+          return this.#wanted === 'joined' ? this.#end('server-full') : this.#rest();
+        }
+        return this.#retry(now);
+      case 'opened':
+        if (this.#state !== 'opening') return [];
+        return this.#wanted === 'joined' ? this.#greet(now) : this.#step('ready', now, null);
+      case 'closed':
+        return this.#handleClosed(now);
+      case 'message':
+        return this.#handleMessage(input.message, now);
+      case 'wake':
+        return this.#handleWake(now);
+      case 'online':
+        return this.#state === 'waiting' ? this.#connect(now) : [];
+      case 'rename':
+        this.#name = input.name;
+        return this.#state === 'up' ? [{ type: 'send', message: { type: 'rename', name: input.name } }] : [];
+      case 'leave': {
+        const effects: SocketEffect[] =
+          this.#state === 'up' || this.#state === 'greeting'
+            ? [{ type: 'send', message: { type: 'leave' } }]
+            : [];
+        return [...effects, ...this.#end(null)];
+      }
+    }
+  }
+
+  #handleJoin(name: string, resume: string | null, now: number): SocketEffect[] {
+    this.#name = name;
+    if (this.#wanted === 'joined') return [];
+    this.#resume = resume;
+    this.#wanted = 'joined';
+    this.#wasUp = false;
+    this.#tries = 0;
+    this.#tokenRefusals = 0;
+    switch (this.#state) {
+      case 'ready':
+        return now - this.#since <= READY_MS_MAX ? this.#greet(now) : this.#connect(now);
+      case 'token':
+      case 'opening':
+        return [];
+      default:
+        return this.#connect(now);
+    }
+  }
+
+  #handleMessage(message: ServerMessage, now: number): SocketEffect[] {
+    if (this.#state !== 'greeting' && this.#state !== 'up') return [];
+    if (this.#state === 'up') this.wakeAt = now + this.#silenceMs;
+    switch (message.type) {
+      case 'welcome':
+        if (this.#state !== 'greeting') return [];
+        this.#resume = message.resume;
+        this.#silenceMs = message.silence_ms_max;
+        this.#wasUp = true;
+        this.#tries = 0;
+        this.#tokenRefusals = 0;
+        return this.#step('up', now, now + this.#silenceMs, { type: 'welcome', welcome: message });
+      case 'ping':
+        return [
+          { type: 'send', message: { type: 'pong', nonce: message.nonce } },
+          { type: 'message', message },
+        ];
+      case 'error':
+        return message.fatal ? this.#handleFatal(message.code, now) : [{ type: 'message', message }];
+      case 'bye':
+        return this.#handleBye(message.reason, now);
+      default:
+        return [{ type: 'message', message }];
+    }
+  }
+
+  #handleFatal(code: ErrorCode, now: number): SocketEffect[] {
+    const fate = fateOf(code);
+    if (fate === 'retry') return this.#retry(now);
+    if (fate === 'fresh-token') {
+      this.#token = null;
+      this.#tokenRefusals += 1;
+      return this.#tokenRefusals < TOKEN_REFUSALS_MAX ? this.#connect(now) : this.#end('internal');
+    }
+    return this.#end(fate);
+  }
+
+  #handleBye(reason: ByeReason, now: number): SocketEffect[] {
+    switch (reason) {
+      case 'left':
+        return this.#end(null);
+      case 'replaced':
+        return this.#end('replaced');
+      case 'stopping':
+        return this.#retry(now, 'stopping');
+    }
+  }
+
+  #handleClosed(now: number): SocketEffect[] {
+    switch (this.#state) {
+      case 'ready': // the server does not keep silent guests; Join will open another
+        return this.#rest();
+      case 'opening':
+      case 'greeting':
+      case 'up':
+        return this.#retry(now);
+      default:
+        return [];
+    }
+  }
+
+  #handleWake(now: number): SocketEffect[] {
+    if (this.wakeAt === null || now < this.wakeAt) return [];
+    switch (this.#state) {
+      case 'waiting':
+        return this.#connect(now);
+      case 'token':
+      case 'opening':
+      case 'greeting':
+      case 'up': // silence
+        return this.#retry(now);
+      default:
+        this.wakeAt = null;
+        return [];
+    }
+  }
+
+  #connect(now: number): SocketEffect[] {
+    if (this.#token && now - this.#token.at <= TOKEN_MS_MAX) return [{ type: 'close' }, ...this.#open(now)];
+    return [{ type: 'close' }, ...this.#step('token', now, now + STEP_MS_MAX, { type: 'fetch-token' })];
+  }
+
+  #open(now: number): SocketEffect[] {
+    return this.#step('opening', now, now + STEP_MS_MAX, { type: 'open' });
+  }
+
+  #greet(now: number): SocketEffect[] {
+    const hello: ClientMessage = {
+      type: 'hello',
+      versions: [...VERSIONS],
+      token: this.#token?.text ?? '',
+      name: this.#name,
+      ...(this.#resume === null ? {} : { resume: this.#resume }),
+    };
+    return this.#step(
+      'greeting',
+      now,
+      now + STEP_MS_MAX,
+      { type: 'send', message: hello },
+      { type: 'greeted', resuming: this.#resume !== null },
+    );
+  }
+
+  #retry(now: number, reason: 'lost' | 'stopping' = 'lost'): SocketEffect[] {
+    const effects: SocketEffect[] = [{ type: 'close' }];
+    if (this.#state === 'up') effects.push({ type: 'down', reason });
+    if (this.#wanted !== 'joined') return [...effects, ...this.#rest()];
+    this.#tries += 1;
+    if (!this.#wasUp && this.#tries >= JOIN_TRIES_MAX)
+      return [...effects, ...this.#end('server-unreachable')];
+    this.#step('waiting', now, now + backoffMs(this.#tries, this.random()));
+    return effects;
+  }
+
+  /** The lobby without a socket: Join makes one. */
+  #rest(): SocketEffect[] {
+    this.#step('idle', 0, null);
+    return [{ type: 'close' }];
+  }
+
+  #end(problem: Problem | null): SocketEffect[] {
+    this.#wanted = 'nothing';
+    this.#resume = null;
+    this.#step('idle', 0, null);
+    return [{ type: 'close' }, { type: 'ended', problem }];
+  }
+
+  #step(state: State, now: number, wakeAt: number | null, ...effects: SocketEffect[]): SocketEffect[] {
+    this.#state = state;
+    this.#since = now;
+    this.wakeAt = wakeAt;
+    return effects;
+  }
+}
+
+/** What to do about a fatal error. */
+export function fateOf(code: ErrorCode): Problem | 'retry' | 'fresh-token' {
+  switch (code) {
+    case 'unsupported_version':
+      return 'outdated-client';
+    case 'meeting_full':
+      return 'meeting-full';
+    case 'server_full':
+      return 'server-full';
+    case 'invalid_token':
+      return 'fresh-token';
+    case 'too_slow':
+    case 'too_many_requests':
+      return 'retry';
+    default:
+      return 'internal';
+  }
+}
+
+/** Doubles from try to try up to a bound; half of it is chance, so that a room does not come back as one. */
+export function backoffMs(tries: number, random: number): number {
+  const full = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** (tries - 1));
+  return full / 2 + (full / 2) * random;
+}
