@@ -32,9 +32,10 @@ fn flags() -> Option<Flags> {
             _ => return None,
         }
     }
-    let (port, meeting) = url?.strip_prefix("http://localhost:")?.split_once('/').map(|(port, meeting)| {
-        (port.parse().ok(), meeting.to_owned())
-    })?;
+    let (port, meeting) = url?
+        .strip_prefix("http://localhost:")?
+        .split_once('/')
+        .map(|(port, meeting)| (port.parse().ok(), meeting.to_owned()))?;
     let is_bounded = (1..=COUNT_MAX).contains(&count) && (1..=SECONDS_MAX).contains(&seconds);
     is_bounded.then_some(Flags { port: port?, meeting, count, seconds })
 }
