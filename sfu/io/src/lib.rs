@@ -1,1 +1,11 @@
-//! To be written.
+//! The media plane's shell: sockets, threads, the clock and the random source around the heart of
+//! `asamblea-sfu-core`.
+#![deny(unsafe_code)] // but for batch.rs
+
+pub mod batch;
+pub mod listener;
+pub mod path;
+pub mod plane;
+pub mod port;
+pub mod shard;
+pub mod stats;

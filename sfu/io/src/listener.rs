@@ -1,0 +1,183 @@
+//! The doorkeeper of the port: what comes from an address that has no path yet.
+//!
+//! One thread receives in batches, has each datagram authenticated without keeping anything of it, and puts the
+//! authentic checks into the mailbox of the shard that they name. It never sends, never waits for a shard, and
+//! costs a flood one integrity check a datagram at most.
+
+use crate::batch::Inbox;
+use crate::shard::{CheckMail, CheckSender};
+use crate::stats::{ListenerCounters, ListenerStats};
+use asamblea_sfu_core::transport::ice::{self, NodeSecret};
+use asamblea_sfu_core::transport::stun::StunDrop;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use socket2::Socket;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+/// Datagrams taken in one receive: enough to make the call cheap beside the integrity checks.
+const BATCH_DATAGRAMS: usize = 32;
+
+/// Room for one datagram; longer ones are cut by the kernel and dropped. No connectivity check exceeds an Ethernet
+/// frame.
+const DATAGRAM_BYTES_MAX: usize = 1_500;
+
+/// Batches taken from one socket before the other family has its turn.
+const BATCHES_PER_TURN: usize = 8;
+
+const WAKE: Token = Token(usize::MAX);
+
+/// Says which shard a datagram is for, if it is authentic.
+pub trait Gate: Send + 'static {
+    /// The shard's index.
+    ///
+    /// # Errors
+    /// Why the datagram is dropped.
+    fn admit(&self, datagram: &[u8]) -> Result<u16, StunDrop>;
+}
+
+impl Gate for Arc<NodeSecret> {
+    fn admit(&self, datagram: &[u8]) -> Result<u16, StunDrop> {
+        ice::authenticate_check(self, datagram).map(|check| check.shard)
+    }
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Listener {
+    counters: Arc<ListenerCounters>,
+    stopping: Arc<AtomicBool>,
+    waker: Waker,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Listener {
+    /// Starts to listen on these sockets, on behalf of these shards.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no poll descriptor.
+    pub fn start<G: Gate>(sockets: Vec<Socket>, gate: G, shards: Vec<CheckSender>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        for (index, socket) in sockets.iter().enumerate() {
+            poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(index), Interest::READABLE)?;
+        }
+        let waker = Waker::new(poll.registry(), WAKE)?;
+        let counters = Arc::new(ListenerCounters::default());
+        let stopping = Arc::new(AtomicBool::new(false));
+        let state =
+            Listening { sockets, gate, shards, counters: counters.clone(), stopping: stopping.clone() };
+        let thread =
+            std::thread::Builder::new().name("media-listener".into()).spawn(move || state.run(poll))?;
+        Ok(Self { counters, stopping, waker, thread: Some(thread) })
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> ListenerStats {
+        self.counters.snapshot()
+    }
+
+    /// Ends the thread and closes the sockets; returns when both is done.
+    pub fn stop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            if let Err(error) = self.waker.wake() {
+                tracing::error!(%error, "the listener cannot be woken to stop; its thread is left behind");
+                return;
+            }
+            if thread.join().is_err() {
+                tracing::error!("the listener had panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Listening<G> {
+    sockets: Vec<Socket>,
+    gate: G,
+    shards: Vec<CheckSender>,
+    counters: Arc<ListenerCounters>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl<G: Gate> Listening<G> {
+    fn run(self, mut poll: Poll) {
+        let mut events = Events::with_capacity(self.sockets.len() + 1);
+        let mut inbox = Inbox::new(BATCH_DATAGRAMS, DATAGRAM_BYTES_MAX);
+        let mut unfinished = false;
+        while !self.stopping.load(Ordering::Acquire) {
+            let timeout = unfinished.then_some(std::time::Duration::ZERO);
+            if let Err(error) = poll.poll(&mut events, timeout) {
+                if error.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                tracing::error!(%error, "the listener cannot wait for its sockets; no one new can connect");
+                return;
+            }
+            // Two sockets at most: asking both costs less than knowing which.
+            unfinished = false;
+            for socket in &self.sockets {
+                unfinished |= self.drain(socket, &mut inbox);
+            }
+        }
+    }
+
+    /// Whether something may still wait.
+    fn drain(&self, socket: &Socket, inbox: &mut Inbox) -> bool {
+        for _ in 0..BATCHES_PER_TURN {
+            match inbox.receive(socket.as_fd()) {
+                Ok(count) => {
+                    for index in 0..count {
+                        self.take(inbox, index);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(_) => self.counters.receive_errors.add(1),
+            }
+        }
+        true
+    }
+
+    fn take(&self, inbox: &mut Inbox, index: usize) {
+        let message = inbox.message(index);
+        let counters = &self.counters;
+        counters.datagrams.add(1);
+        if message.truncated {
+            counters.dropped_too_long.add(1);
+            return;
+        }
+        let shard = match self.gate.admit(message.data) {
+            Ok(shard) => shard,
+            Err(reason) => {
+                match reason {
+                    StunDrop::Malformed => &counters.dropped_malformed,
+                    StunDrop::NotARequest => &counters.dropped_not_a_request,
+                    StunDrop::Fingerprint => &counters.dropped_fingerprint,
+                    StunDrop::NoCredentials => &counters.dropped_no_credentials,
+                    StunDrop::UnknownUser => &counters.dropped_unknown_user,
+                    StunDrop::Integrity => &counters.dropped_integrity,
+                }
+                .add(1);
+                return;
+            }
+        };
+        let (Some(shard), Some(remote)) = (self.shards.get(usize::from(shard)), message.remote) else {
+            counters.dropped_unknown_user.add(1);
+            return;
+        };
+        let mail = CheckMail { remote, local: message.local, datagram: (&*message.data).into() };
+        if shard.try_send(mail) {
+            counters.admitted.add(1);
+        } else {
+            counters.dropped_mailbox_full.add(1);
+        }
+    }
+}

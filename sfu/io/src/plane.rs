@@ -1,0 +1,363 @@
+//! The front of the media plane: the one object that signaling holds.
+//!
+//! It places rooms on shards, negotiates on the caller's thread, makes everything random, and passes the rest on.
+//! Media never comes by here, and a shard never waits for it.
+
+mod candidates;
+
+use crate::batch;
+use crate::listener::Listener;
+use crate::port::{self, LocalPort, PortError};
+use crate::shard::{EventSink, ShardThread};
+use crate::stats::PlaneStats;
+use asamblea_seam::{Command, Event, PeerId, RoomId, UpLine};
+use asamblea_sfu_core::negotiate::{
+    IceCredentials, LocalDescriptionParams, NegotiateError, Negotiator, Offer,
+};
+use asamblea_sfu_core::room::{RoomConfig, WallClock};
+use asamblea_sfu_core::rtp::time::Ntp;
+use asamblea_sfu_core::shard::{Shard, ShardCommand, ShardConfig};
+use asamblea_sfu_core::transport::Identity;
+use asamblea_sfu_core::transport::ice::{LocalCredentials, NodeSecret, SHARDS_MAX};
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// From the NTP epoch to the Unix epoch: 70 years with 17 leap days.
+const NTP_TO_UNIX_S: u64 = (70 * 365 + 17) * 86_400;
+
+/// How the media plane is to be started.
+pub struct Config {
+    /// Where to listen; `[::]` is every address of both families, port 0 a free one.
+    pub bind: SocketAddr,
+    /// Addresses to offer besides those of this machine's interfaces, and before them: what a one-to-one NAT or a
+    /// load balancer maps to the same port here.
+    pub public_addresses: Vec<IpAddr>,
+    /// How many shards; 0 is one for each core.
+    pub shards: usize,
+    /// See [`RoomConfig::pad_runs`].
+    pub pad_runs: bool,
+    /// Where events go. Called on media threads and on callers of [`MediaPlane::handle`]: it must neither block,
+    /// nor panic, nor call the plane.
+    pub events: Box<dyn Fn(Event) + Send + Sync>,
+}
+
+/// Why the media plane could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// No random numbers, so no secrets.
+    #[error(
+        "the operating system gives no random numbers ({0}): without them nothing is secret, so nothing is started"
+    )]
+    Random(getrandom::Error),
+    /// No thread or no descriptor for one.
+    #[error(
+        "a media thread could not be started ({0}): raise the limits of processes and open files (`ulimit -u -n`)"
+    )]
+    Thread(#[source] io::Error),
+}
+
+/// The running media plane. Stops when dropped.
+pub struct MediaPlane {
+    port: LocalPort,
+    public_addresses: Vec<IpAddr>,
+    identity: Arc<Identity>,
+    secret: Arc<NodeSecret>,
+    places: Arc<Places>,
+    events: EventSink,
+    shards: Vec<ShardThread<ShardCommand>>,
+    listener: Mutex<Listener>,
+}
+
+impl MediaPlane {
+    /// Opens the port and starts the threads.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running then.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(StartError::Random)?;
+        let secret = Arc::new(NodeSecret::new(secret));
+        let (port, sockets) = port::open(config.bind)?;
+        if let Err(error) = batch::raise_descriptor_limit() {
+            tracing::warn!(%error, "the limit of open files stays as it is; each path needs one");
+        }
+        let count = match config.shards {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            count => count,
+        };
+        let count = count.min(usize::from(SHARDS_MAX)) as u16;
+        let identity = Arc::new(Identity::generate());
+        let places = Arc::new(Places::new(count));
+        let events: EventSink = config.events.into();
+        let mut shards = Vec::with_capacity(usize::from(count));
+        for index in 0..count {
+            let identity = identity.clone();
+            let make = move |now| {
+                let config = ShardConfig {
+                    identity: identity.clone(),
+                    seed: u64::from_ne_bytes(random()),
+                    room: room_config(now, config.pad_runs),
+                };
+                Shard::new(config, now)
+            };
+            let sink = forgetting_the_lost(index, places.clone(), events.clone());
+            shards.push(ShardThread::start(index, port, make, sink).map_err(StartError::Thread)?);
+        }
+        let checks = shards.iter().map(ShardThread::checks).collect();
+        let listener = Listener::start(sockets, secret.clone(), checks).map_err(StartError::Thread)?;
+        Ok(Self {
+            port,
+            public_addresses: config.public_addresses,
+            identity,
+            secret,
+            places,
+            events,
+            shards,
+            listener: Mutex::new(listener),
+        })
+    }
+
+    /// Takes in a command, from any thread. An offer is negotiated before this returns. Waits only while the
+    /// mailbox of the peer's shard is full.
+    pub fn handle(&self, command: Command) {
+        match command {
+            Command::Join { room, peer, loopback } => self.join(room, peer, loopback),
+            Command::Leave { peer } => self.leave(peer),
+            Command::Offer { peer, revision, sdp, ups } => self.offer(peer, revision, &sdp, &ups),
+            Command::Publish { peer, ups } => self.pass(peer, ShardCommand::Publish { peer, ups }),
+            Command::View { peer, slots } => self.pass(peer, ShardCommand::View { peer, slots }),
+        }
+    }
+
+    /// The address of the port; unspecified for all addresses.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// What the sockets have counted so far.
+    pub fn stats(&self) -> PlaneStats {
+        PlaneStats {
+            listener: locked(&self.listener).stats(),
+            shards: self.shards.iter().map(ShardThread::stats).collect(),
+        }
+    }
+
+    /// Ends all threads and closes all sockets; returns when it is done. Repeating it changes nothing, and commands
+    /// after it do nothing.
+    pub fn stop(&self) {
+        locked(&self.listener).stop();
+        for shard in &self.shards {
+            shard.stop();
+        }
+    }
+
+    fn join(&self, room: RoomId, peer: PeerId, loopback: bool) {
+        if let Some(before) = self.places.of(peer) {
+            if before.room == room {
+                return;
+            }
+            self.leave(peer); // from the room it was in
+        }
+        let candidates = candidates::of(&self.port, &self.public_addresses, loopback);
+        let seed = u64::from_ne_bytes(random());
+        let placed = self.places.join(room, peer, |shard| {
+            let ice: IceCredentials = LocalCredentials::new(shard, random(), &self.secret).into();
+            let params = LocalDescriptionParams {
+                ice: ice.clone(),
+                fingerprint: self.identity.fingerprint(),
+                candidates,
+                seed,
+                transport_cc: true,
+            };
+            (Negotiation { negotiator: Negotiator::new(params), revision: None }, ice)
+        });
+        let Some((shard, ice)) = placed else { return };
+        // A shard that has just started afresh may hold an earlier join of this peer that nobody knows of any more.
+        self.send(shard, ShardCommand::Leave { peer });
+        self.send(shard, ShardCommand::Join { room, peer, ice });
+    }
+
+    fn leave(&self, peer: PeerId) {
+        if let Some(place) = self.places.leave(peer, |_| true) {
+            self.send(place.shard, ShardCommand::Leave { peer });
+        }
+    }
+
+    fn offer(&self, peer: PeerId, revision: u32, sdp: &str, ups: &[UpLine]) {
+        let Some(place) = self.places.of(peer) else { return };
+        // Held until the shard has the description, so that those of one peer arrive in order.
+        let mut negotiation = locked(&place.negotiation);
+        if negotiation.revision.is_some_and(|last| revision <= last) {
+            return;
+        }
+        negotiation.revision = Some(revision);
+        let event = match self.negotiate(&mut negotiation.negotiator, &place, peer, sdp, ups) {
+            Ok(sdp) => Event::Answer { peer, revision, sdp },
+            Err(error) => Event::OfferRefused { peer, revision, reason: error.to_string() },
+        };
+        (self.events)(event);
+    }
+
+    fn negotiate(
+        &self,
+        negotiator: &mut Negotiator,
+        place: &Place,
+        peer: PeerId,
+        sdp: &str,
+        ups: &[UpLine],
+    ) -> Result<String, NegotiateError> {
+        let offer = Offer::parse(sdp)?;
+        let mut restart = None;
+        if negotiator.change(&offer).needs_new_credentials() {
+            let ice: IceCredentials = LocalCredentials::new(place.shard, random(), &self.secret).into();
+            negotiator.restart(ice.clone());
+            restart = Some(ice);
+        }
+        let answer = negotiator.answer(&offer, ups)?;
+        let description = Box::new(answer.description);
+        self.send(place.shard, ShardCommand::Describe { peer, description, restart });
+        Ok(answer.sdp)
+    }
+
+    fn pass(&self, peer: PeerId, command: ShardCommand) {
+        if let Some(place) = self.places.of(peer) {
+            self.send(place.shard, command);
+        }
+    }
+
+    fn send(&self, shard: u16, command: ShardCommand) {
+        self.shards[usize::from(shard)].send(command);
+    }
+}
+
+impl Drop for MediaPlane {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for MediaPlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MediaPlane").field("shards", &self.shards.len()).finish_non_exhaustive()
+    }
+}
+
+/// The sink of one shard: who is lost with it is no longer joined, before signaling hears of it.
+fn forgetting_the_lost(shard: u16, places: Arc<Places>, events: EventSink) -> EventSink {
+    Arc::new(move |event| {
+        if let Event::Lost { peers } = &event {
+            for &peer in peers {
+                places.leave(peer, |place| place.shard == shard);
+            }
+        }
+        events(event);
+    })
+}
+
+/// Who is where. A room's lock is only ever taken inside of or after a peer's, and nobody waits holding either.
+struct Places {
+    rooms: DashMap<RoomId, RoomPlace>,
+    peers: DashMap<PeerId, Place>,
+    /// Peers by shard.
+    loads: Vec<AtomicUsize>,
+}
+
+struct RoomPlace {
+    shard: u16,
+    peers: usize,
+}
+
+#[derive(Clone)]
+struct Place {
+    room: RoomId,
+    shard: u16,
+    negotiation: Arc<Mutex<Negotiation>>,
+}
+
+struct Negotiation {
+    negotiator: Negotiator,
+    /// The newest offer's.
+    revision: Option<u32>,
+}
+
+impl Places {
+    fn new(shards: u16) -> Self {
+        Self {
+            rooms: DashMap::new(),
+            peers: DashMap::new(),
+            loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+        }
+    }
+
+    fn of(&self, peer: PeerId) -> Option<Place> {
+        self.peers.get(&peer).map(|place| place.clone())
+    }
+
+    /// Places a peer with its room, a new room where there are fewest peers. `None` if the peer has a place.
+    fn join<T>(
+        &self,
+        room: RoomId,
+        peer: PeerId,
+        negotiation: impl FnOnce(u16) -> (Negotiation, T),
+    ) -> Option<(u16, T)> {
+        let Entry::Vacant(vacant) = self.peers.entry(peer) else { return None };
+        let mut home = self.rooms.entry(room).or_insert_with(|| {
+            let load = |shard: &u16| self.loads[usize::from(*shard)].load(Ordering::Relaxed);
+            let shard = (0..self.loads.len() as u16).min_by_key(load).expect("there is at least one shard");
+            RoomPlace { shard, peers: 0 }
+        });
+        home.peers += 1;
+        let shard = home.shard;
+        drop(home);
+        self.loads[usize::from(shard)].fetch_add(1, Ordering::Relaxed);
+        let (negotiation, rest) = negotiation(shard);
+        vacant.insert(Place { room, shard, negotiation: Arc::new(Mutex::new(negotiation)) });
+        Some((shard, rest))
+    }
+
+    /// Takes a peer's place away, if it is the one meant; a room ends with its last peer.
+    fn leave(&self, peer: PeerId, is_meant: impl FnOnce(&Place) -> bool) -> Option<Place> {
+        let (_, place) = self.peers.remove_if(&peer, |_, place| is_meant(place))?;
+        self.loads[usize::from(place.shard)].fetch_sub(1, Ordering::Relaxed);
+        if let Entry::Occupied(mut home) = self.rooms.entry(place.room) {
+            home.get_mut().peers -= 1;
+            if home.get().peers == 0 {
+                home.remove();
+            }
+        }
+        Some(place)
+    }
+}
+
+fn room_config(now: Instant, pad_runs: bool) -> RoomConfig {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // RFC 5905 section 6: seconds since 1900, wrapping in 2036, and their binary fraction.
+    let seconds = unix.as_secs().wrapping_add(NTP_TO_UNIX_S) & 0xffff_ffff;
+    let fraction = (u64::from(unix.subsec_nanos()) << 32) / 1_000_000_000;
+    let wall_clock = WallClock { at: now, ntp: Ntp((seconds << 32) | fraction) };
+    RoomConfig { pad_runs, ..RoomConfig::new(wall_clock) }
+}
+
+/// Random bytes, fit for secrets.
+fn random<const BYTES: usize>() -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes).expect("a system that gave random bytes at the start goes on doing so");
+    bytes
+}
+
+/// What a panic left behind a lock is still whole: each change under one is a single step.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,511 @@
+//! One shard's thread: it drains what arrived, tells the heart, does what the heart says, and sleeps until the next
+//! of these or the heart's own deadline.
+//!
+//! Generic over the [`Heart`]. No lock and no await on the packet path; all that one turn takes in has one time. Nothing
+//! it does waits for a socket, a subscriber or signaling. A heart that panics takes its peers with it and nobody else:
+//! they are reported as lost and a fresh heart goes on.
+
+use crate::batch::{COALESCED_BYTES_MAX, Inbox};
+use crate::path::PathSocket;
+use crate::port::LocalPort;
+use crate::stats::{ShardCounters, ShardStats};
+use asamblea_seam::{Event, PeerId};
+use asamblea_sfu_core::shard::{Output, Shard, ShardCommand};
+use asamblea_sfu_core::transport::PathId;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Commands that wait for a shard. Signaling sends a few a second and peer; past this its callers wait for the
+/// shard, which is at most a turn away, so that none is lost.
+pub const COMMANDS_MAX: usize = 1_024;
+
+/// Checks that wait for a shard. They are repeated by their senders, so past this they are dropped.
+pub const CHECKS_MAX: usize = 256;
+
+/// Commands and checks taken in one turn, so that a burst of either does not hold up media.
+const MAIL_PER_TURN_MAX: usize = 64;
+
+/// Datagrams taken in one turn before what they caused is sent: bounds the delay and the memory of a batch.
+const DATAGRAMS_PER_TURN_MAX: usize = 512;
+
+/// Messages taken from one socket before the next has its turn; each may be a run of many datagrams.
+const MESSAGES_PER_SOCKET: usize = 8;
+
+/// Readiness taken in one poll.
+const READY_MAX: usize = 256;
+
+/// How long a path may be silent before a check of the same remote address to another local address replaces it:
+/// a living path has a consent check every six seconds at most (RFC 7675 section 5.1).
+const SILENT: Duration = Duration::from_secs(10);
+
+const WAKE: Token = Token(usize::MAX);
+
+/// What the loop drives: [`Shard`], or a script in tests. The contract is the one of [`Shard`].
+pub trait Heart {
+    /// What it is told through the mailbox.
+    type Command: Send + 'static;
+
+    /// How a command changes who is joined.
+    fn membership(command: &Self::Command) -> Membership;
+    /// See [`Shard::handle_command`].
+    fn handle_command(&mut self, now: Instant, command: Self::Command);
+    /// See [`Shard::handle_check`].
+    fn handle_check(&mut self, now: Instant, remote: SocketAddr, datagram: &[u8]);
+    /// See [`Shard::handle_datagram`].
+    fn handle_datagram(&mut self, now: Instant, path: PathId, datagram: &mut [u8]);
+    /// See [`Shard::handle_path_failed`].
+    fn handle_path_failed(&mut self, now: Instant, path: PathId);
+    /// See [`Shard::handle_timeout`].
+    fn handle_timeout(&mut self, now: Instant);
+    /// See [`Shard::poll_output`].
+    fn poll_output(&mut self) -> Option<Output<'_>>;
+    /// See [`Shard::poll_event`].
+    fn poll_event(&mut self) -> Option<Event>;
+    /// See [`Shard::poll_timeout`].
+    fn poll_timeout(&self) -> Option<Instant>;
+}
+
+impl Heart for Shard {
+    type Command = ShardCommand;
+
+    fn membership(command: &ShardCommand) -> Membership {
+        match command {
+            ShardCommand::Join { peer, .. } => Membership::Joined(*peer),
+            ShardCommand::Leave { peer } => Membership::Left(*peer),
+            _ => Membership::Unchanged,
+        }
+    }
+    fn handle_command(&mut self, now: Instant, command: ShardCommand) {
+        self.handle_command(now, command);
+    }
+    fn handle_check(&mut self, now: Instant, remote: SocketAddr, datagram: &[u8]) {
+        self.handle_check(now, remote, datagram);
+    }
+    fn handle_datagram(&mut self, now: Instant, path: PathId, datagram: &mut [u8]) {
+        self.handle_datagram(now, path, datagram);
+    }
+    fn handle_path_failed(&mut self, now: Instant, path: PathId) {
+        self.handle_path_failed(now, path);
+    }
+    fn handle_timeout(&mut self, now: Instant) {
+        self.handle_timeout(now);
+    }
+    fn poll_output(&mut self) -> Option<Output<'_>> {
+        self.poll_output()
+    }
+    fn poll_event(&mut self) -> Option<Event> {
+        self.poll_event()
+    }
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.poll_timeout().map(|wake| wake.at)
+    }
+}
+
+/// How a command changes who is joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// This peer is in now.
+    Joined(PeerId),
+    /// This peer is out now.
+    Left(PeerId),
+    /// Nobody came or went.
+    Unchanged,
+}
+
+/// Where a shard's events go. Called on the shard's thread: it must neither block, nor panic, nor send to a shard.
+pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// A check on its way from the listener.
+#[derive(Debug)]
+pub struct CheckMail {
+    /// Who sent it.
+    pub remote: SocketAddr,
+    /// The address it was sent to.
+    pub local: Option<IpAddr>,
+    /// The binding request, authentic.
+    pub datagram: Box<[u8]>,
+}
+
+/// The lossy end of a shard's mailbox, for the listener.
+#[derive(Clone, Debug)]
+pub struct CheckSender {
+    checks: SyncSender<CheckMail>,
+    waker: Arc<Waker>,
+}
+
+impl CheckSender {
+    /// Puts a check into the mailbox; false if there was no room for it.
+    pub fn try_send(&self, mail: CheckMail) -> bool {
+        let sent = self.checks.try_send(mail).is_ok();
+        sent && self.waker.wake().is_ok()
+    }
+}
+
+/// A running shard.
+#[derive(Debug)]
+pub struct ShardThread<C> {
+    commands: SyncSender<C>,
+    checks: CheckSender,
+    counters: Arc<ShardCounters>,
+    stopping: Arc<AtomicBool>,
+    thread: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<C: Send + 'static> ShardThread<C> {
+    /// Starts the thread of the shard with this index. `make` makes its heart, and another after each panic.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no poll descriptor.
+    pub fn start<H: Heart<Command = C> + 'static>(
+        index: u16,
+        port: LocalPort,
+        make: impl FnMut(Instant) -> H + Send + 'static,
+        events: EventSink,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let (commands, command_mail) = sync_channel(COMMANDS_MAX);
+        let (checks, check_mail) = sync_channel(CHECKS_MAX);
+        let counters = Arc::new(ShardCounters::default());
+        let stopping = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::Builder::new().name(format!("media-shard-{index}")).spawn({
+            let (counters, stopping) = (counters.clone(), stopping.clone());
+            move || {
+                run(
+                    poll,
+                    port,
+                    make,
+                    Mail { commands: command_mail, checks: check_mail },
+                    events,
+                    counters,
+                    stopping,
+                )
+            }
+        })?;
+        Ok(Self {
+            commands,
+            checks: CheckSender { checks, waker },
+            counters,
+            stopping,
+            thread: std::sync::Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Sends a command. Waits while the mailbox is full: commands are reliable. After [`Self::stop`] it does
+    /// nothing.
+    pub fn send(&self, command: C) {
+        match self.commands.try_send(command) {
+            Ok(()) => {}
+            Err(TrySendError::Full(command)) => {
+                tracing::warn!("a shard's mailbox is full; signaling waits for it");
+                let _ = self.checks.waker.wake();
+                if self.commands.send(command).is_err() {
+                    return;
+                }
+            }
+            Err(TrySendError::Disconnected(_)) => return,
+        }
+        if let Err(error) = self.checks.waker.wake() {
+            tracing::error!(%error, "a shard cannot be woken");
+        }
+    }
+
+    /// The listener's end of the mailbox.
+    pub fn checks(&self) -> CheckSender {
+        self.checks.clone()
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> ShardStats {
+        self.counters.snapshot()
+    }
+
+    /// Ends the thread and closes its paths; returns when both is done.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        let thread = self.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            if let Err(error) = self.checks.waker.wake() {
+                tracing::error!(%error, "a shard cannot be woken to stop; its thread is left behind");
+                return;
+            }
+            if thread.join().is_err() {
+                tracing::error!("a shard's thread had panicked");
+            }
+        }
+    }
+}
+
+impl<C> Drop for ShardThread<C> {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        let _ = self.checks.waker.wake();
+    }
+}
+
+struct Mail<C> {
+    commands: Receiver<C>,
+    checks: Receiver<CheckMail>,
+}
+
+/// The thread: one heart after another until it is told to stop.
+fn run<H: Heart>(
+    mut poll: Poll,
+    port: LocalPort,
+    mut make: impl FnMut(Instant) -> H,
+    mail: Mail<H::Command>,
+    events: EventSink,
+    counters: Arc<ShardCounters>,
+    stopping: Arc<AtomicBool>,
+) {
+    // Outside of what may unwind: who has to hear of it.
+    let mut peers = BTreeSet::new();
+    loop {
+        let mut heart = None;
+        let result = panic::catch_unwind(AssertUnwindSafe(|| {
+            let heart = heart.insert(make(Instant::now()));
+            Loop {
+                port,
+                heart,
+                mail: &mail,
+                events: &*events,
+                counters: &counters,
+                stopping: &stopping,
+                peers: &mut peers,
+                paths: HashMap::new(),
+                remotes: HashMap::new(),
+                ready: VecDeque::new(),
+                asked: Vec::new(),
+            }
+            .run(&mut poll)
+        }));
+        match result {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a shard cannot wait for its sockets and starts afresh")
+            }
+            Err(_) => tracing::error!("a shard panicked; its peers are lost and it starts afresh"),
+        }
+        // What a panic left of it may panic again while it is taken apart.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(heart)));
+        counters.sockets.panics.add(1);
+        counters.sockets.paths.set(0);
+        counters.sockets.peers.set(0);
+        let peers: Vec<PeerId> = std::mem::take(&mut peers).into_iter().collect();
+        if !peers.is_empty() {
+            events(Event::Lost { peers });
+        }
+    }
+}
+
+struct Loop<'a, H: Heart> {
+    port: LocalPort,
+    heart: &'a mut H,
+    mail: &'a Mail<H::Command>,
+    events: &'a (dyn Fn(Event) + Send + Sync),
+    counters: &'a ShardCounters,
+    stopping: &'a AtomicBool,
+    peers: &'a mut BTreeSet<PeerId>,
+    paths: HashMap<PathId, Path>,
+    remotes: HashMap<SocketAddr, PathId>,
+    /// Paths that have something to read, in the order of their turns.
+    ready: VecDeque<PathId>,
+    /// Who sent a check in this turn, and to which of our addresses: the heart opens paths by remote address alone.
+    asked: Vec<(SocketAddr, Option<IpAddr>)>,
+}
+
+struct Path {
+    socket: PathSocket,
+    is_ready: bool,
+    heard: Instant,
+}
+
+impl<H: Heart> Loop<'_, H> {
+    fn run(&mut self, poll: &mut Poll) -> io::Result<()> {
+        let mut readiness = Events::with_capacity(READY_MAX);
+        let mut inbox = Inbox::new(MESSAGES_PER_SOCKET, COALESCED_BYTES_MAX);
+        let mut mail_waits = false;
+        loop {
+            let timeout = if mail_waits || !self.ready.is_empty() {
+                Some(Duration::ZERO)
+            } else {
+                self.heart.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()))
+            };
+            match poll.poll(&mut readiness, timeout) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => readiness.clear(),
+                result => result?,
+            }
+            if self.stopping.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let now = Instant::now();
+            self.counters.sockets.turns.add(1);
+            for event in &readiness {
+                let id = PathId(event.token().0 as u64);
+                if event.token() != WAKE
+                    && let Some(path) = self.paths.get_mut(&id)
+                    && !path.is_ready
+                {
+                    path.is_ready = true;
+                    self.ready.push_back(id);
+                }
+            }
+            mail_waits = self.take_mail(now);
+            if self.heart.poll_timeout().is_some_and(|at| at <= now) {
+                self.heart.handle_timeout(now);
+            }
+            self.receive(now, &mut inbox);
+            self.flush(now, poll);
+        }
+    }
+
+    /// Whether some was left for the next turn.
+    fn take_mail(&mut self, now: Instant) -> bool {
+        let mut taken = 0;
+        while taken < MAIL_PER_TURN_MAX
+            && let Ok(command) = self.mail.commands.try_recv()
+        {
+            taken += 1;
+            match H::membership(&command) {
+                Membership::Joined(peer) => self.peers.insert(peer),
+                Membership::Left(peer) => self.peers.remove(&peer),
+                Membership::Unchanged => false,
+            };
+            self.counters.sockets.peers.set(self.peers.len() as u64);
+            self.heart.handle_command(now, command);
+        }
+        let mut checks = 0;
+        while checks < MAIL_PER_TURN_MAX
+            && let Ok(check) = self.mail.checks.try_recv()
+        {
+            checks += 1;
+            self.counters.sockets.checks.add(1);
+            self.take_check(now, check);
+        }
+        taken == MAIL_PER_TURN_MAX || checks == MAIL_PER_TURN_MAX
+    }
+
+    fn take_check(&mut self, now: Instant, check: CheckMail) {
+        // A check from the remote address of a path reaches the listener only if it was sent to another local
+        // address (or just before the path was there). Its answer would leave from the path's address and the
+        // sender would not take it, so as long as the path lives there is nothing to gain.
+        if let Some(&id) = self.remotes.get(&check.remote)
+            && let Some(path) = self.paths.get(&id)
+            && check.local.is_some()
+            && path.socket.local() != check.local
+        {
+            if now.duration_since(path.heard) < SILENT {
+                self.counters.sockets.checks_elsewhere.add(1);
+                return;
+            }
+            self.close(id);
+            self.heart.handle_path_failed(now, id);
+        }
+        self.asked.push((check.remote, check.local));
+        self.heart.handle_check(now, check.remote, &check.datagram);
+    }
+
+    /// Takes from the ready sockets in turn until none is left or the turn has its fill.
+    fn receive(&mut self, now: Instant, inbox: &mut Inbox) {
+        let counters = &self.counters.sockets;
+        let mut datagrams = 0;
+        while datagrams < DATAGRAMS_PER_TURN_MAX
+            && let Some(id) = self.ready.pop_front()
+        {
+            let Some(path) = self.paths.get_mut(&id) else { continue };
+            let count = match inbox.receive(path.socket.as_fd()) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    path.is_ready = false;
+                    continue;
+                }
+                Err(_) => {
+                    // What became of an earlier send; there may still be something to read behind it.
+                    counters.receive_errors.add(1);
+                    datagrams += 1;
+                    self.ready.push_back(id);
+                    continue;
+                }
+            };
+            path.heard = now;
+            if count == inbox.capacity() {
+                self.ready.push_back(id);
+            } else {
+                path.is_ready = false; // the kernel had no more, and says so when it has
+            }
+            counters.receives.add(1);
+            for index in 0..count {
+                let message = inbox.message(index);
+                for datagram in message.data.chunks_mut(message.segment_bytes) {
+                    datagrams += 1;
+                    counters.datagrams_received.add(1);
+                    self.heart.handle_datagram(now, id, datagram);
+                }
+            }
+        }
+    }
+
+    /// Does what the heart says until it is content.
+    fn flush(&mut self, now: Instant, poll: &Poll) {
+        while let Some(output) = self.heart.poll_output() {
+            match output {
+                Output::Transmit { path, contents, segment_bytes } => match self.paths.get_mut(&path) {
+                    Some(path) => path.socket.send(contents, segment_bytes, self.counters),
+                    None => {
+                        let datagrams = contents.len().div_ceil(segment_bytes.max(1));
+                        self.counters.sockets.dropped_no_path.add(datagrams as u64);
+                    }
+                },
+                Output::OpenPath { path, remote } => {
+                    if let Err(error) = self.open(now, poll, path, remote) {
+                        tracing::debug!(%error, "a path could not be opened");
+                        self.counters.sockets.paths_failed.add(1);
+                        self.heart.handle_path_failed(now, path);
+                    }
+                }
+                Output::ClosePath { path } => self.close(path),
+            }
+        }
+        self.asked.clear();
+        while let Some(event) = self.heart.poll_event() {
+            (self.events)(event);
+        }
+    }
+
+    fn open(&mut self, now: Instant, poll: &Poll, id: PathId, remote: SocketAddr) -> io::Result<()> {
+        let local = self.asked.iter().rev().find(|(asker, _)| *asker == remote).and_then(|(_, local)| *local);
+        let socket = PathSocket::open(&self.port, remote, local)?;
+        let token = Token(id.0 as usize);
+        assert_ne!(token, WAKE, "the heart numbers paths from below");
+        poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+        // A peer that rejoined from the same socket: the kernel prefers the newer one, and so does this.
+        self.remotes.insert(remote, id);
+        self.paths.insert(id, Path { socket, is_ready: false, heard: now });
+        self.counters.sockets.paths_opened.add(1);
+        self.counters.sockets.paths.set(self.paths.len() as u64);
+        Ok(())
+    }
+
+    fn close(&mut self, id: PathId) {
+        // Closing the descriptor takes it out of the poll.
+        if let Some(path) = self.paths.remove(&id)
+            && self.remotes.get(&path.socket.remote()) == Some(&id)
+        {
+            self.remotes.remove(&path.socket.remote());
+        }
+        self.counters.sockets.paths.set(self.paths.len() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests;
