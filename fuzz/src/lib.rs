@@ -4,9 +4,11 @@
 //! can be written and read again. cargo-fuzz calls them through `fuzz_targets/`, `cargo test` replays the corpora and
 //! mutations of them (`tests/corpora.rs`). Nothing here measures time or keeps state between two inputs.
 
+mod media;
 mod text;
 mod transport;
 
+pub use media::{rtcp, rtp, vp8};
 pub use text::{protocol, sdp};
 pub use transport::{dtls_prefilter, stun};
 
@@ -14,5 +16,12 @@ pub use transport::{dtls_prefilter, stun};
 pub type Target = fn(&[u8]);
 
 /// All targets by the names of their corpora.
-pub const TARGETS: [(&str, Target); 4] =
-    [("stun", stun), ("dtls_prefilter", dtls_prefilter), ("sdp", sdp), ("protocol", protocol)];
+pub const TARGETS: [(&str, Target); 7] = [
+    ("stun", stun),
+    ("dtls_prefilter", dtls_prefilter),
+    ("rtp", rtp),
+    ("rtcp", rtcp),
+    ("vp8", vp8),
+    ("sdp", sdp),
+    ("protocol", protocol),
+];

@@ -21,6 +21,21 @@ fn dtls_prefilter() {
 }
 
 #[test]
+fn rtp() {
+    replay("rtp");
+}
+
+#[test]
+fn rtcp() {
+    replay("rtcp");
+}
+
+#[test]
+fn vp8() {
+    replay("vp8");
+}
+
+#[test]
 fn sdp() {
     replay("sdp");
 }

@@ -18,6 +18,7 @@ fn start(shards: usize) -> (MediaPlane, mpsc::Receiver<Event>) {
         bind: "[::]:0".parse().unwrap(),
         public_addresses: vec!["203.0.113.5".parse().unwrap()],
         shards,
+        pad_runs: false,
         events: Box::new(move |event| {
             let _ = sender.send(event);
         }),
