@@ -11,8 +11,10 @@ use crate::port::{self, LocalPort, PortError};
 use crate::shard::{EventSink, ShardThread};
 use crate::stats::PlaneStats;
 use asamblea_seam::{Command, Event, PeerId, RoomId, UpLine};
-use asamblea_sfu_core::negotiate::{IceCredentials, LocalDescriptionParams, NegotiateError, Negotiator, Offer};
-use asamblea_sfu_core::room::RoomConfig;
+use asamblea_sfu_core::negotiate::{
+    IceCredentials, LocalDescriptionParams, NegotiateError, Negotiator, Offer,
+};
+use asamblea_sfu_core::room::{RoomConfig, WallClock};
 use asamblea_sfu_core::shard::{Shard, ShardCommand, ShardConfig};
 use asamblea_sfu_core::transport::Identity;
 use asamblea_sfu_core::transport::ice::{LocalCredentials, NodeSecret, SHARDS_MAX};
@@ -23,6 +25,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// From the NTP epoch to the Unix epoch: 70 years with 17 leap days.
+const NTP_TO_UNIX_S: u64 = (70 * 365 + 17) * 86_400;
 
 /// How the media plane is to be started.
 pub struct Config {
@@ -45,10 +51,14 @@ pub enum StartError {
     #[error(transparent)]
     Port(#[from] PortError),
     /// No random numbers, so no secrets.
-    #[error("the operating system gives no random numbers ({0}): without them nothing is secret, so nothing is started")]
+    #[error(
+        "the operating system gives no random numbers ({0}): without them nothing is secret, so nothing is started"
+    )]
     Random(getrandom::Error),
     /// No thread or no descriptor for one.
-    #[error("a media thread could not be started ({0}): raise the limits of processes and open files (`ulimit -u -n`)")]
+    #[error(
+        "a media thread could not be started ({0}): raise the limits of processes and open files (`ulimit -u -n`)"
+    )]
     Thread(#[source] io::Error),
 }
 
@@ -92,7 +102,7 @@ impl MediaPlane {
                 let config = ShardConfig {
                     identity: identity.clone(),
                     seed: u64::from_ne_bytes(random()),
-                    room: RoomConfig::default(),
+                    room: room_config(now),
                 };
                 Shard::new(config, now)
             };
@@ -323,6 +333,14 @@ impl Places {
         }
         Some(place)
     }
+}
+
+fn room_config(now: Instant) -> RoomConfig {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // RFC 5905 section 6: seconds since 1900, wrapping in 2036, and their binary fraction.
+    let seconds = unix.as_secs().wrapping_add(NTP_TO_UNIX_S) & 0xffff_ffff;
+    let fraction = (u64::from(unix.subsec_nanos()) << 32) / 1_000_000_000;
+    RoomConfig { wall_clock: WallClock { at: now, ntp: (seconds << 32) | fraction }, pad_runs: true }
 }
 
 /// Random bytes, fit for secrets.
