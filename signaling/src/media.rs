@@ -40,6 +40,7 @@ pub(crate) fn start(config: &Config, port: u16, sink: EventSink) -> Result<Arc<d
         bind: SocketAddr::new(config.bind.unwrap_or(Ipv6Addr::UNSPECIFIED.into()), port),
         public_addresses: config.public_address.clone(),
         shards: config.shards.map_or(0, usize::from),
+        pad_runs: config.pad_runs,
         events: Box::new(move |event| sink(event)),
     });
     match plane {
