@@ -507,6 +507,50 @@ fn nothing_is_queued_for_who_has_no_transport() {
 }
 
 #[test]
+fn new_keys_begin_every_stream_before_its_first_wraparound() {
+    let mut meeting = pair();
+    meeting.view(1, &[("v0", Some(0), 180)]);
+    let cross = |meeting: &mut Meeting| {
+        for _ in 0..4 {
+            meeting.people[0].camera[0].sequence = meeting.people[0].camera[0].sequence.wrapping_add(20_000);
+            (0..3).for_each(|_| meeting.send_frame(0, 0, true));
+        }
+    };
+    cross(&mut meeting);
+    let key = meeting.people[1].key;
+    meeting.people[1].oracle.forget();
+    meeting.room.renew_transport(meeting.now, key);
+    meeting.room.set_connected(meeting.now, key, true);
+    meeting.take_slot(1, "v0");
+    meeting.send_frame(0, 0, false);
+    assert!(meeting.take_slot(1, "v0").is_empty(), "a new decoder starts with a key frame");
+    // The oracle asserts that a stream begins below 2^15.
+    meeting.send_frame(0, 0, true);
+    meeting.send_sound(0, 10);
+    assert_eq!(meeting.take_slot(1, "v0").len(), 3);
+    assert_eq!(meeting.slot_state(1, "v0"), Some(0));
+}
+
+#[test]
+fn a_slot_that_comes_back_goes_on_in_its_numbers() {
+    let mut meeting = pair();
+    meeting.view(1, &[("v0", Some(0), 180)]);
+    meeting.send_frame(0, 0, true);
+    let before = meeting.take_slot(1, "v0");
+    let key = meeting.people[1].key;
+    let full = meeting.people[1].description.clone();
+    let mut less = full.clone();
+    less.slots.retain(|slot| slot.mid != mid("v0"));
+    meeting.room.describe(meeting.now, key, &less);
+    meeting.send_frame(0, 0, true);
+    assert!(meeting.take_slot(1, "v0").is_empty());
+    meeting.room.describe(meeting.now, key, &full);
+    meeting.view(1, &[("v0", Some(0), 180)]);
+    meeting.send_frame(0, 0, true);
+    assert_eq!(meeting.take_slot(1, "v0")[0].sequence, before[2].sequence.wrapping_add(1));
+}
+
+#[test]
 fn describing_and_viewing_again_change_nothing() {
     let mut meeting = pair();
     meeting.view(1, &[("v0", Some(0), 180)]);

@@ -15,7 +15,7 @@ use slot::Slot;
 /// reached by a key frame in every slot at once; what lies beyond is lost and asked for again.
 pub const QUEUE_MAX: usize = 1_024;
 
-/// Most slots of one peer: twice the video slots of a view, to leave room for audio.
+/// Most slots of one peer, closed ones included: twice the video slots of a view, to leave room for audio.
 pub const SLOTS_MAX: usize = 2 * asamblea_seam::SLOTS_MAX;
 
 /// A packet to be sent: where its payload is kept, and its numbers.

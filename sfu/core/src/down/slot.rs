@@ -88,7 +88,6 @@ pub struct Slot {
 impl Slot {
     /// A slot as described. `random` seeds its first numbers.
     pub fn new(description: &SlotDescription, extensions: &ExtensionIds, random: u64) -> Self {
-        let clock = if description.is_audio { Clock::Audio } else { Clock::Video };
         let mut slot = Self {
             mid: description.mid.clone(),
             is_audio: description.is_audio,
@@ -102,15 +101,24 @@ impl Slot {
             target: None,
             announced: None,
             is_changed: false,
-            rewriter: Rewriter::new(clock, random as u16, (random >> 16) as u32),
-            rtx_next: Sequence(random >> 48 & 0x7fff),
+            rewriter: Rewriter::new(Clock::Audio, 0, 0),
+            rtx_next: Sequence::default(),
             recent: Recent::default(),
             packets: 0,
             octets: 0,
             reported_packets: 0,
         };
+        slot.begin_anew(random);
         slot.describe(description, extensions);
         slot
+    }
+
+    /// Begins its streams anew, for a receiver with new keys. What it is to carry has to be pointed at again.
+    pub fn begin_anew(&mut self, random: u64) {
+        self.rewriter = Rewriter::new(self.clock(), random as u16, (random >> 16) as u32);
+        self.rtx_next = Sequence((random >> 48) & 0x7fff);
+        self.recent = Recent::default();
+        (self.packets, self.octets, self.reported_packets) = (0, 0, 0);
     }
 
     /// Whether a description is of this slot: the m-line and its SSRC are the same.

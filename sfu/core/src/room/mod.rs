@@ -253,10 +253,9 @@ impl Room {
                 continue;
             }
             let slot = Slot::new(described, &description.extensions, random);
-            match slots.iter().position(|slot| !slot.is_open) {
-                Some(closed) => slots[closed] = slot,
-                None if slots.len() < SLOTS_MAX => slots.push(slot),
-                None => {}
+            // A closed slot's place is not used again: its SSRC may come back, and must then go on in its numbers.
+            if slots.len() < SLOTS_MAX {
+                slots.push(slot);
             }
         }
     }
@@ -304,6 +303,25 @@ impl Room {
             self.wake(now);
         } else {
             self.close_subscriptions(key);
+        }
+    }
+
+    /// Says that a peer's transport has been replaced, and its SRTP keys with it: before it is connected again. Roll-over
+    /// counts begin at zero with new keys (RFC 3711 section 3.3.1), so every slot's stream begins anew. Must not be
+    /// said while the keys stay, since numbers may then come again.
+    pub fn renew_transport(&mut self, now: Instant, key: PeerKey) {
+        self.set_connected(now, key, false);
+        for place in 0..self.peers.get(key).map_or(0, |peer| peer.subscriber.slots.len()) {
+            let random = self.random();
+            if let Some(peer) = self.peers.get_mut(key) {
+                peer.subscriber.slots[place].begin_anew(random);
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.subscriber.slots.retain(|slot| slot.is_open);
+            peer.subscriber.estimate_bps = None;
+            peer.publisher.feedback = Default::default();
+            peer.duties = reports::Duties::new(peer.duties.ssrc());
         }
     }
 

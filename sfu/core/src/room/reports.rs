@@ -62,6 +62,11 @@ impl Duties {
         }
     }
 
+    /// The SSRC we report under.
+    pub(super) fn ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
     /// Owes a picture loss indication. False if it is owed already or cannot be.
     pub(super) fn picture_loss(&mut self, ssrc: u32) -> bool {
         !self.plis.contains(&ssrc) && self.plis.try_push(ssrc).is_ok()

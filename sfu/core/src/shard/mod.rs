@@ -19,7 +19,7 @@ use crate::negotiate::{IceCredentials, MediaDescription};
 use crate::room::{PeerKey, Room, RoomConfig};
 use crate::transport::srtp::Srtp;
 use crate::transport::stun::Request;
-use crate::transport::{Identity, PathId, Transport, TransportEvent, TransportOutput};
+use crate::transport::{Described, Identity, PathId, Transport, TransportEvent, TransportOutput};
 use arrayvec::ArrayVec;
 use asamblea_seam::{Event, PeerId, RoomId, SlotWish, UpState};
 use runs::{Run, Runs};
@@ -530,8 +530,11 @@ impl Shard {
             self.member_by_ufrag.insert(local.ufrag.clone(), key);
             member.transport.restart_ice(local);
         }
-        member.transport.describe(now, &description.remote_ice, description.fingerprint);
+        let described = member.transport.describe(now, &description.remote_ice, description.fingerprint);
         let (room, peer) = (member.room, member.key);
+        if matches!(described, Described::TransportReset) {
+            self.rooms[room].room.renew_transport(now, peer);
+        }
         self.rooms[room].room.describe(now, peer, description);
         self.after_transport(now, key);
         self.after_room(room);

@@ -436,6 +436,13 @@ impl Oracle {
         }
     }
 
+    /// New keys: numbers may come again.
+    pub fn forget(&mut self) {
+        self.sealed.clear();
+        self.payloads.clear();
+        self.reached.clear();
+    }
+
     pub fn check(&mut self, extended: u64, bytes: &[u8]) {
         assert!(bytes.len() <= PLAINTEXT_BYTES_MAX);
         let packet = Packet::parse(bytes).expect("we send RTP");
