@@ -241,7 +241,7 @@ impl Simulation {
             if !self.clients[person].is_here {
                 continue;
             }
-            if step % 2 == 0 && self.clients[person].has_microphone {
+            if step.is_multiple_of(2) && self.clients[person].has_microphone {
                 // In calm nobody outdoes another, so that who is heard at the end is settled.
                 let level = if self.is_calm || self.random.one_in(3) { 20 } else { 60 };
                 let packet = self.meeting.sound(person, level);
