@@ -8,6 +8,7 @@ use asamblea_sfu_core::negotiate::{
     ExtensionIds, Fingerprint, IceCredentials, MediaDescription, Rid, SlotDescription, UpDescription,
 };
 use asamblea_sfu_core::room::{RoomConfig, WallClock};
+use asamblea_sfu_core::rtp::time::Ntp;
 use asamblea_sfu_core::shard::{Output, Shard, ShardCommand, ShardConfig};
 use asamblea_sfu_core::transport::srtp::Srtp;
 use asamblea_sfu_core::transport::{Identity, PathId};
@@ -58,9 +59,8 @@ pub(crate) fn forward(it: &Forward) -> anyhow::Result<()> {
     let mut region_bytes = 0;
     let before = bench.shard.counters();
     for _ in 0..it.rounds {
-        let mut frames: Vec<Vec<Vec<u8>>> = (0..it.frames)
-            .map(|_| sender.frame(&mut bench, false, it.burst, it.packet_bytes))
-            .collect();
+        let mut frames: Vec<Vec<Vec<u8>>> =
+            (0..it.frames).map(|_| sender.frame(&mut bench, false, it.burst, it.packet_bytes)).collect();
         let sent_before = bench.shard.counters().packets_out;
         let region = Region::new(ALLOCATOR);
         let mut spent = Duration::ZERO;
@@ -82,13 +82,20 @@ pub(crate) fn forward(it: &Forward) -> anyhow::Result<()> {
     let (packets, runs) = (after.packets_out - before.packets_out, after.runs_out - before.runs_out);
     ns_per_packet.sort_by(f64::total_cmp);
     let median = ns_per_packet[ns_per_packet.len() / 2];
-    println!("1 publisher, {} subscribers, frames of {} packets of {} bytes, AES-128-GCM, {} rounds",
-        it.subscribers, it.burst, it.packet_bytes, it.rounds);
-    println!("ns of user time per forwarded packet: min {:.0}, median {median:.0}, max {:.0}",
-        ns_per_packet[0], ns_per_packet[ns_per_packet.len() - 1]);
+    println!(
+        "1 publisher, {} subscribers, frames of {} packets of {} bytes, AES-128-GCM, {} rounds",
+        it.subscribers, it.burst, it.packet_bytes, it.rounds
+    );
+    println!(
+        "ns of user time per forwarded packet: min {:.0}, median {median:.0}, max {:.0}",
+        ns_per_packet[0],
+        ns_per_packet[ns_per_packet.len() - 1]
+    );
     println!("packets per GSO run: {:.2} ({packets} packets, {runs} runs)", packets as f64 / runs as f64);
-    println!("allocations per forwarded packet: {:.5} ({allocations} allocations, {region_bytes} bytes)",
-        allocations as f64 / packets as f64);
+    println!(
+        "allocations per forwarded packet: {:.5} ({allocations} allocations, {region_bytes} bytes)",
+        allocations as f64 / packets as f64
+    );
     Ok(())
 }
 
@@ -101,7 +108,8 @@ pub(crate) fn memory(people: u16) -> anyhow::Result<()> {
     let everyone: Vec<usize> = (0..people).map(|_| bench.join(4, slots)).collect();
     for &me in &everyone {
         bench.publish(me);
-        let wishes: Vec<(usize, u16)> = everyone.iter().filter(|other| **other != me).map(|o| (*o, 180)).collect();
+        let wishes: Vec<(usize, u16)> =
+            everyone.iter().filter(|other| **other != me).map(|o| (*o, 180)).collect();
         bench.view(me, &wishes);
     }
     let after_join = region.change();
@@ -126,13 +134,19 @@ pub(crate) fn memory(people: u16) -> anyhow::Result<()> {
     }
     let after_media = region.change();
     let kept = |change: &stats_alloc::Stats| {
-        (change.bytes_allocated as isize - change.bytes_deallocated as isize + change.bytes_reallocated) as f64
+        (change.bytes_allocated as isize - change.bytes_deallocated as isize + change.bytes_reallocated)
+            as f64
             / f64::from(people)
             / 1_000.0
     };
-    println!("{people} people, each sending 3 camera layers and a microphone and watching the {slots} others");
-    println!("heap of the heart per participant: {:.0} kB after joining, {:.0} kB after 10 s of media (virtual time)",
-        kept(&after_join), kept(&after_media));
+    println!(
+        "{people} people, each sending 3 camera layers and a microphone and watching the {slots} others"
+    );
+    println!(
+        "heap of the heart per participant: {:.0} kB after joining, {:.0} kB after 10 s of media (virtual time)",
+        kept(&after_join),
+        kept(&after_media)
+    );
     Ok(())
 }
 
@@ -153,7 +167,7 @@ impl Bench {
     fn new() -> Self {
         let now = Instant::now();
         let identity = Arc::new(Identity::with_factory(Fingerprint([1; 32]), Box::new(ImmediateFactory)));
-        let room = RoomConfig { wall_clock: WallClock { at: now, ntp: 0xe000_0000_0000_0000 }, pad_runs: false };
+        let room = RoomConfig::new(WallClock { at: now, ntp: Ntp(0xe000_0000_0000_0000) });
         Self { now, shard: Shard::new(ShardConfig { identity, seed: 1, room }, now), members: Vec::new() }
     }
 
@@ -161,13 +175,16 @@ impl Bench {
     fn join(&mut self, audio_slots: usize, video_slots: usize) -> usize {
         let index = self.members.len();
         let id = PeerId(index as u64 + 1);
-        let ice = IceCredentials { ufrag: format!("00server{index:08}"), pwd: format!("password-of-{index:020}") };
+        let ice =
+            IceCredentials { ufrag: format!("00server{index:08}"), pwd: format!("password-of-{index:020}") };
         let remote_ice = IceCredentials { ufrag: format!("client{index}"), pwd: "x".repeat(24) };
         let mut fingerprint = Fingerprint([2; 32]);
         fingerprint.0[..8].copy_from_slice(&(index as u64).to_be_bytes());
         let description = describe(index, remote_ice.clone(), fingerprint, audio_slots, video_slots);
-        self.shard.handle_command(self.now, ShardCommand::Join { room: RoomId(1), peer: id, ice: ice.clone() });
-        let command = ShardCommand::Describe { peer: id, description: Box::new(description.clone()), restart: None };
+        self.shard
+            .handle_command(self.now, ShardCommand::Join { room: RoomId(1), peer: id, ice: ice.clone() });
+        let command =
+            ShardCommand::Describe { peer: id, description: Box::new(description.clone()), restart: None };
         self.shard.handle_command(self.now, command);
         let remote = SocketAddr::new(Ipv4Addr::new(10, 0, (index >> 8) as u8, index as u8).into(), 40_000);
         self.shard.handle_check(self.now, remote, &check(&ice, &remote_ice.ufrag, index as u64));

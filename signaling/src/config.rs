@@ -66,6 +66,10 @@ pub struct Config {
     #[arg(long, env = "ASAMBLEA_SHARDS", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub shards: Option<u16>,
 
+    /// Lengthen packets by a byte of RTP padding where that lets more of them leave in one system call
+    #[arg(long, env = "ASAMBLEA_PAD_RUNS", default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL", hide = true)]
+    pub pad_runs: bool,
+
     /// What to log to stderr: error, warn, info, debug, trace or a tracing filter; info and above name no person,
     /// address or meeting
     #[arg(long, env = "ASAMBLEA_LOG", value_name = "FILTER", default_value = "info")]
@@ -86,6 +90,7 @@ impl Default for Config {
             tls_key: None,
             secret_file: None,
             shards: None,
+            pad_runs: false,
             log: "info".into(),
             timing: Timing::default(),
         }

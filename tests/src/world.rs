@@ -6,6 +6,7 @@ use crate::peer::{Peer, PeerEvent, Received};
 use asamblea_seam::{Event, Mid, PeerId, RoomId, SlotState, SlotWish, Up, UpKind, UpState};
 use asamblea_sfu_core::negotiate::{LocalDescriptionParams, Negotiator};
 use asamblea_sfu_core::room::{RoomConfig, WallClock};
+use asamblea_sfu_core::rtp::time::Ntp;
 use asamblea_sfu_core::shard::{Output, Shard, ShardCommand, ShardConfig};
 use asamblea_sfu_core::transport::ice::{LocalCredentials, NodeSecret, authenticate_check};
 use asamblea_sfu_core::transport::{Identity, PathId};
@@ -72,7 +73,7 @@ impl World {
         println!("seed {seed}");
         let now = Instant::now();
         let identity = Arc::new(Identity::generate());
-        let room = RoomConfig { wall_clock: WallClock { at: now, ntp: 0xe000_0000_0000_0000 }, pad_runs: false };
+        let room = RoomConfig::new(WallClock { at: now, ntp: Ntp(0xe000_0000_0000_0000) });
         let shard = Shard::new(ShardConfig { identity: identity.clone(), seed, room }, now);
         Self {
             now,

@@ -81,7 +81,10 @@ fn assert_streams_are_decodable(client: &Client) {
                     let timestamps = packet.timestamp.wrapping_sub(last.timestamp);
                     assert_eq!(timestamps, frames * 3_000, "timestamps");
                 } else if *sequence == last_sequence + 1 {
-                    assert!(packet.stamp.is_key && packet.stamp.packet == 0, "a switch starts with a key frame");
+                    assert!(
+                        packet.stamp.is_key && packet.stamp.packet == 0,
+                        "a switch starts with a key frame"
+                    );
                     assert_eq!(picture.wrapping_sub(last_picture) & 0x7fff, 1, "picture ids over a switch");
                     assert!(packet.timestamp.wrapping_sub(last.timestamp) < 0x8000_0000, "time goes on");
                 }
@@ -149,7 +152,8 @@ fn a_view_that_changes_stops_the_old_picture_and_starts_the_new_at_a_key_frame()
     let client = &world.clients[0];
     assert_streams_are_decodable(client);
     let late = switched_at + Duration::from_millis(60); // what was on the link when the view changed
-    let old = client.received.iter().filter(|(at, it)| *at > late && it.stamp.kind == 1 && it.stamp.sender == 1);
+    let old =
+        client.received.iter().filter(|(at, it)| *at > late && it.stamp.kind == 1 && it.stamp.sender == 1);
     assert_eq!(old.count(), 0, "the old picture goes on");
     let new = client.received.iter().filter(|(_, it)| it.stamp.kind == 1 && it.stamp.sender == 2).count();
     assert!(new > 100, "only {new} packets of the new picture");
@@ -157,7 +161,7 @@ fn a_view_that_changes_stops_the_old_picture_and_starts_the_new_at_a_key_frame()
 
 #[test]
 fn many_seeds_of_lossy_meetings_stay_decodable() {
-    for seed in 100..108 {
+    for seed in 100..116 {
         let mut world = World::new(seed);
         let people = 3 + (seed as usize % 3);
         for _ in 0..people {
@@ -166,8 +170,10 @@ fn many_seeds_of_lossy_meetings_stay_decodable() {
         }
         assert!(world.run_until(Duration::from_secs(20), everyone_is_connected), "seed {seed}");
         for me in 0..people {
-            let wishes: Vec<(usize, u16)> =
-                (0..people).filter(|other| *other != me).map(|other| (other, [180, 360, 720][(me + other) % 3])).collect();
+            let wishes: Vec<(usize, u16)> = (0..people)
+                .filter(|other| *other != me)
+                .map(|other| (other, [180, 360, 720][(me + other) % 3]))
+                .collect();
             world.view(me, &wishes);
         }
         everyone_talks(&mut world, Duration::from_secs(2));

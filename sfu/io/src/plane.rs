@@ -15,6 +15,7 @@ use asamblea_sfu_core::negotiate::{
     IceCredentials, LocalDescriptionParams, NegotiateError, Negotiator, Offer,
 };
 use asamblea_sfu_core::room::{RoomConfig, WallClock};
+use asamblea_sfu_core::rtp::time::Ntp;
 use asamblea_sfu_core::shard::{Shard, ShardCommand, ShardConfig};
 use asamblea_sfu_core::transport::Identity;
 use asamblea_sfu_core::transport::ice::{LocalCredentials, NodeSecret, SHARDS_MAX};
@@ -39,6 +40,8 @@ pub struct Config {
     pub public_addresses: Vec<IpAddr>,
     /// How many shards; 0 is one for each core.
     pub shards: usize,
+    /// See [`RoomConfig::pad_runs`].
+    pub pad_runs: bool,
     /// Where events go. Called on media threads and on callers of [`MediaPlane::handle`]: it must neither block,
     /// nor panic, nor call the plane.
     pub events: Box<dyn Fn(Event) + Send + Sync>,
@@ -102,7 +105,7 @@ impl MediaPlane {
                 let config = ShardConfig {
                     identity: identity.clone(),
                     seed: u64::from_ne_bytes(random()),
-                    room: room_config(now),
+                    room: room_config(now, config.pad_runs),
                 };
                 Shard::new(config, now)
             };
@@ -173,7 +176,7 @@ impl MediaPlane {
                 fingerprint: self.identity.fingerprint(),
                 candidates,
                 seed,
-                transport_cc: false,
+                transport_cc: true,
             };
             (Negotiation { negotiator: Negotiator::new(params), revision: None }, ice)
         });
@@ -335,12 +338,13 @@ impl Places {
     }
 }
 
-fn room_config(now: Instant) -> RoomConfig {
+fn room_config(now: Instant, pad_runs: bool) -> RoomConfig {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // RFC 5905 section 6: seconds since 1900, wrapping in 2036, and their binary fraction.
     let seconds = unix.as_secs().wrapping_add(NTP_TO_UNIX_S) & 0xffff_ffff;
     let fraction = (u64::from(unix.subsec_nanos()) << 32) / 1_000_000_000;
-    RoomConfig { wall_clock: WallClock { at: now, ntp: (seconds << 32) | fraction }, pad_runs: true }
+    let wall_clock = WallClock { at: now, ntp: Ntp((seconds << 32) | fraction) };
+    RoomConfig { pad_runs, ..RoomConfig::new(wall_clock) }
 }
 
 /// Random bytes, fit for secrets.

@@ -59,7 +59,7 @@ declare global {
 }
 
 export function installOracle(params: OracleParams): void {
-  if (window.top !== window || '__oracle' in window) return;
+  if (window.top !== window || (window as { __oracle?: Oracle }).__oracle) return;
 
   // One unit of the stamp, and after how many it starts over: 12 bits and 4 bits of check.
   const UNIT_MS = 50;

@@ -1,1 +1,73 @@
-//! To be written.
+//! What a subscriber receives: slots, each one RTP stream for life, and a queue of references to packets.
+//!
+//! A slot decides which packets of its source go out and under which numbers. It holds no bytes and knows neither
+//! other slots nor the room: who fills it is told to it.
+
+pub mod resend;
+pub mod rewrite;
+pub mod slot;
+
+use crate::{rtp::sequence::Sequence, rtp::vp8, up::LayerRef};
+use resend::Budget;
+use slot::Slot;
+
+/// Most packets queued for one subscriber between two flushes. A flush follows every batch received, so this is only
+/// reached by a key frame in every slot at once; what lies beyond is lost and asked for again.
+pub const QUEUE_MAX: usize = 1_024;
+
+/// Most slots of one peer, closed ones included: twice the video slots of a view, to leave room for audio.
+pub const SLOTS_MAX: usize = 2 * asamblea_seam::SLOTS_MAX;
+
+/// A packet to be sent: where its payload is kept, and its numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Queued {
+    /// The slot it goes out on.
+    pub slot: u16,
+    /// Length of the payload in bytes.
+    pub payload_bytes: u16,
+    /// The marker bit.
+    pub marker: bool,
+    /// For a resend, the number it was first sent under.
+    pub original: Option<u16>,
+    /// Whose payload.
+    pub source: LayerRef,
+    /// Which.
+    pub kept: Sequence,
+    /// The number it goes out under.
+    pub sequence: Sequence,
+    /// The timestamp it goes out with.
+    pub timestamp: u32,
+    /// What is added to its VP8 descriptor's numbers.
+    pub vp8_shift: vp8::Shift,
+}
+
+/// All that one peer receives.
+#[derive(Debug, Default)]
+pub struct Subscriber {
+    /// Its slots, in the order of their first description. A slot keeps its place; one that is described no more is
+    /// closed.
+    pub slots: Vec<Slot>,
+    /// What is to be sent at the next flush.
+    pub queue: Vec<Queued>,
+    /// What it may still ask for again.
+    pub budget: Budget,
+    /// The peer's own estimate of its downlink in bit/s (REMB), if it sends one. Congestion control's input.
+    pub estimate_bps: Option<u64>,
+}
+
+impl Subscriber {
+    /// Queues a packet. False if the queue is full.
+    pub fn enqueue(&mut self, packet: Queued) -> bool {
+        let has_room = self.queue.len() < QUEUE_MAX;
+        if has_room {
+            self.queue.push(packet);
+        }
+        has_room
+    }
+
+    /// The open slot that sends under an SSRC.
+    pub fn slot_of_ssrc(&mut self, ssrc: u32) -> Option<(u16, &mut Slot)> {
+        let place = self.slots.iter().position(|slot| slot.is_open && slot.ssrc == ssrc)?;
+        Some((place as u16, &mut self.slots[place]))
+    }
+}

@@ -357,7 +357,9 @@ fn sources(
         .flatten()
         .collect();
     let known = continued.map(|c| &c.sources);
-    taken.extend(before.map(|b| &b.sources).into_iter().flat_map(|k| k.values()).flat_map(|s| [s.ssrc, s.rtx_ssrc]));
+    taken.extend(
+        before.map(|b| &b.sources).into_iter().flat_map(|k| k.values()).flat_map(|s| [s.ssrc, s.rtx_ssrc]),
+    );
     let mut fresh = || loop {
         let ssrc = (random.next() >> 32) as u32;
         // 0 is taken for "none" by some tools.

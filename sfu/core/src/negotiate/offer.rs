@@ -528,11 +528,15 @@ impl Section {
             if direction != "send" {
                 continue;
             }
-            let mut layers = SmallVec::new();
+            let mut layers = SmallVec::<[Rid; LAYERS_MAX]>::new();
             for stream in streams.split(';').take(LAYERS_MAX) {
                 // The first of the alternatives, paused or not (RFC 8853 section 5.1).
                 let rid = stream.split(',').next().unwrap_or(stream).trim_start_matches('~');
-                layers.push(Rid::new(rid).ok_or(NegotiateError::Rid)?);
+                let rid = Rid::new(rid).ok_or(NegotiateError::Rid)?;
+                if layers.contains(&rid) {
+                    return Err(NegotiateError::Rid);
+                }
+                layers.push(rid);
             }
             once(&mut self.simulcast, layers)?;
         }

@@ -381,7 +381,8 @@ fn another_peer_connection_of_the_same_client_starts_over() {
     let after = negotiator.answer(&offer, &ups()).expect("fewer lines, other numbers").description;
     assert_eq!(after.slots.len(), 10);
     for slot in &after.slots {
-        let is_taken = before.slots.iter().any(|old| old.ssrc == slot.ssrc || old.rtx_ssrc == Some(slot.ssrc));
+        let is_taken =
+            before.slots.iter().any(|old| old.ssrc == slot.ssrc || old.rtx_ssrc == Some(slot.ssrc));
         assert!(!is_taken, "a new transport counts rollovers from 0, so its slots have SSRCs of their own");
     }
 }
@@ -451,6 +452,12 @@ fn layers_beyond_three_are_not_answered() {
         .replace("send q;h;f", "send q;~h;f,q;x");
     let answer = negotiator().handle_offer(&sdp, &ups()).expect("valid");
     assert!(answer.sdp.contains("a=simulcast:recv q;h;f\r\n") && !answer.sdp.contains("a=rid:x"));
+    let sdp = sdp.replace("send q;~h;f,q;x", "send x;q;h;f");
+    let answer = negotiator().handle_offer(&sdp, &ups()).expect("valid");
+    assert!(
+        answer.sdp.contains("a=simulcast:recv q;h\r\n"),
+        "neither the fourth of one list nor of the other"
+    );
 }
 
 #[test]
@@ -508,6 +515,7 @@ fn each_fault_has_its_error() {
         ("a=mid:1\r\n", "a=mid:1\r\na=rid:q! send\r\n", Rid),
         ("a=mid:1\r\n", "a=mid:1\r\na=rid:q send\r\na=rid:q send\r\n", Rid),
         ("a=mid:1\r\n", "a=mid:1\r\na=simulcast:send ;\r\n", Rid),
+        ("a=mid:1\r\n", "a=mid:1\r\na=simulcast:send q;q\r\n", Rid),
         ("a=group:BUNDLE 0 1 2", "a=group:BUNDLE 0 1", NotBundled),
         ("a=group:BUNDLE 0 1 2", "a=group:BUNDLE 0 1 2\r\na=group:BUNDLE 2", NotBundled),
         ("a=group:BUNDLE 0 1 2", "a=group:LS 0 1 2", NotBundled),
@@ -521,6 +529,7 @@ fn each_fault_has_its_error() {
         (fingerprint, "a=fingerprint:sha-1 00:01", Fingerprint),
         (fingerprint, "a=fingerprint:sha-256 0001", Fingerprint),
         (fingerprint, "a=fingerprint:sha-256 +0:01", Fingerprint),
+        (fingerprint, "a=fingerprint:sha-256 0:01", Fingerprint),
         (fingerprint, "a=fingerprint:sha-256 00:00:01", Fingerprint),
         ("a=setup:actpass\r\n", "", Setup),
         ("a=setup:actpass", "a=setup:passive", Setup),
@@ -559,6 +568,8 @@ fn ups_have_to_fit_the_lines() {
     for ups in wrong {
         assert_eq!(refusal(&small(), &ups), NegotiateError::Ups, "{:?}", ups.first());
     }
+    let two_cameras = [up("1", UpKind::Camera), up("2", UpKind::Camera)];
+    assert_eq!(refusal(CHROMIUM, &two_cameras), NegotiateError::Ups);
 }
 
 #[test]
@@ -633,7 +644,7 @@ fn check(sdp: &str) {
         for slot in &answer.description.slots {
             if let Some(known) = before.description.slots.iter().find(|s| s.mid == slot.mid)
                 && known.is_audio == slot.is_audio
-                && answer.change != RemoteChange::First
+                && matches!(answer.change, RemoteChange::Same | RemoteChange::IceRestart)
             {
                 assert_eq!(known.ssrc, slot.ssrc);
             }

@@ -1,22 +1,53 @@
-//! One meeting.
+//! One meeting: who is in it, who sends what, who receives what.
+//!
+//! The packet path is [`Room::handle_rtp`] (where a packet is placed, kept once and queued for each slot that its
+//! layer fills, see [`forward`]), then [`Room::flush`] (where a subscriber's queue becomes packets, see [`flush`]).
+//! Control comes in through the other `handle` verbs; which slot carries what is decided in [`assign`].
+//!
+//! A room seals nothing, opens nothing and knows no address. Mutate, then drain: after any number of `handle` calls,
+//! flush what [`Room::poll_dirty`] names, take what [`Room::poll_event`] gives, and come back at
+//! [`Room::poll_timeout`].
 
-use crate::{egress::Egress, negotiate::MediaDescription, stats::RoomCounters};
-use asamblea_seam::{Event, PeerId, RoomId, SlotWish, UpState};
-use std::time::Instant;
+mod assign;
+mod flush;
+mod forward;
+mod reports;
+pub mod speakers;
+
+pub use crate::rtp::time::WallClock;
+
+use crate::{
+    down::{SLOTS_MAX, Subscriber, slot::Slot},
+    negotiate::MediaDescription,
+    stats::RoomCounters,
+    up::{Publisher, SlotRef},
+};
+use arrayvec::ArrayVec;
+use asamblea_seam::{Event, PeerId, RoomId, SlotState, SlotWish, UpKind, UpState};
+use slotmap::SlotMap;
+use speakers::Speakers;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
 
 slotmap::new_key_type! {
     /// A peer's place in its room. Unique for the room's life.
     pub struct PeerKey;
 }
 
-/// Ties the monotonic clock that the heart is told to the wall clock that RTCP sender reports need.
-#[derive(Clone, Copy, Debug)]
-pub struct WallClock {
-    /// A moment,
-    pub at: Instant,
-    /// and the same moment as an NTP timestamp (RFC 5905: 32 bits of seconds since 1900, 32 of fraction).
-    pub ntp: u64,
-}
+/// How often the room looks after what no packet triggers: liveness, key-frame requests unanswered, feedback,
+/// speakers. Feedback to senders is the most urgent of these (50 to 200 ms is usual).
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// Ticks between two reports of one peer: RTCP reports come once a second; peers take turns.
+const TICKS_PER_REPORT: u64 = 10;
+
+/// Without any packet for this long the room sleeps until the next one.
+const SLEEP_AFTER: Duration = Duration::from_secs(3);
+
+/// Most picture loss indications for one publisher between two flushes: one a layer.
+const PLIS_MAX: usize = 8;
 
 /// What a room is told once.
 #[derive(Clone, Copy, Debug)]
@@ -26,45 +57,387 @@ pub struct RoomConfig {
     /// Whether packets of one frame that are one byte shorter than its longest are padded to the same length, so that
     /// one GSO send carries more of them.
     pub pad_runs: bool,
+    /// The ceiling given to each publisher (REMB), in bit/s. Here congestion control will put its estimate.
+    pub upstream_bps_max: u64,
 }
 
-/// One meeting: who is in it, who sends what, who receives what.
-#[derive(Debug)]
-pub struct Room {}
+impl RoomConfig {
+    /// Three camera layers of a browser, 720 lines tall, need about 2.5 Mbit/s; the rest is for a shared screen.
+    pub const UPSTREAM_BPS_MAX: u64 = 3_000_000;
 
-#[allow(unused_variables, missing_docs)]
+    /// The usual configuration.
+    pub fn new(wall_clock: WallClock) -> Self {
+        Self { wall_clock, pad_runs: false, upstream_bps_max: Self::UPSTREAM_BPS_MAX }
+    }
+}
+
+/// One participant.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    id: PeerId,
+    is_connected: bool,
+    is_dirty: bool,
+    /// Whether a slot's announcement waits in the event queue.
+    has_changed_slots: bool,
+    /// Whether its microphone is among those that are heard.
+    is_heard: bool,
+    publisher: Publisher,
+    subscriber: Subscriber,
+    duties: reports::Duties,
+}
+
+/// One meeting.
+#[derive(Debug)]
+pub struct Room {
+    id: RoomId,
+    config: RoomConfig,
+    began_at: Instant,
+    random: u64,
+    canonical_name: [u8; 16],
+    peers: SlotMap<PeerKey, Peer>,
+    /// In order of arrival.
+    keys: Vec<PeerKey>,
+    by_id: BTreeMap<PeerId, PeerKey>,
+    speakers: Speakers,
+    ranked_at: Option<Instant>,
+    dirty: VecDeque<PeerKey>,
+    changed: VecDeque<PeerKey>,
+    news: VecDeque<Event>,
+    tick_at: Option<Instant>,
+    ticks: u64,
+    repair_at: Option<Instant>,
+    heard_at: Option<Instant>,
+    counters: RoomCounters,
+}
+
 impl Room {
-    pub fn new(id: RoomId, seed: u64, config: RoomConfig) -> Self {
-        Self {}
+    /// An empty room. `seed` is where its SSRCs, sequence numbers and timestamps begin from: the same seed and the
+    /// same input give the same output.
+    pub fn new(now: Instant, id: RoomId, seed: u64, config: RoomConfig) -> Self {
+        let mut room = Self {
+            id,
+            config,
+            began_at: now,
+            random: seed,
+            canonical_name: [0; 16],
+            peers: SlotMap::with_key(),
+            keys: Vec::new(),
+            by_id: BTreeMap::new(),
+            speakers: Speakers::default(),
+            ranked_at: None,
+            dirty: VecDeque::new(),
+            changed: VecDeque::new(),
+            news: VecDeque::new(),
+            tick_at: None,
+            ticks: 0,
+            repair_at: None,
+            heard_at: None,
+            counters: RoomCounters::default(),
+        };
+        let name = u128::from(room.random()) << 64 | u128::from(room.random());
+        for (place, byte) in room.canonical_name.iter_mut().enumerate() {
+            *byte = b"abcdefghijklmnopqrstuvwxyz234567"[(name >> (place * 5) & 31) as usize];
+        }
+        room
     }
+
+    /// The room's id.
     pub fn id(&self) -> RoomId {
-        RoomId(0)
+        self.id
     }
-    pub fn join(&mut self, now: Instant, peer: PeerId) -> PeerKey {
-        PeerKey::default()
-    }
-    pub fn leave(&mut self, now: Instant, key: PeerKey) {}
+
+    /// Whether nobody is in it.
     pub fn is_empty(&self) -> bool {
-        true
+        self.peers.is_empty()
     }
-    pub fn describe(&mut self, now: Instant, key: PeerKey, description: &MediaDescription) {}
-    pub fn publish(&mut self, now: Instant, key: PeerKey, ups: &[UpState]) {}
-    pub fn view(&mut self, now: Instant, key: PeerKey, slots: &[SlotWish]) {}
-    pub fn set_connected(&mut self, now: Instant, key: PeerKey, is_connected: bool) {}
-    pub fn handle_rtp(&mut self, now: Instant, key: PeerKey, packet: &[u8]) {}
-    pub fn handle_rtcp(&mut self, now: Instant, key: PeerKey, compound: &[u8]) {}
-    pub fn handle_timeout(&mut self, now: Instant) {}
+
+    /// The peers, in order of arrival.
+    pub fn peers(&self) -> impl Iterator<Item = (PeerKey, PeerId)> + '_ {
+        self.keys.iter().filter_map(|key| Some((*key, self.peers.get(*key)?.id)))
+    }
+
+    /// What the room has done since it began.
+    pub fn counters(&self) -> &RoomCounters {
+        &self.counters
+    }
+
+    /// Memory held for packet histories and queues, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.peers
+            .values()
+            .map(|peer| {
+                peer.publisher.history_bytes()
+                    + peer.subscriber.queue.capacity() * size_of::<crate::down::Queued>()
+                    + peer.subscriber.slots.capacity() * size_of::<Slot>()
+            })
+            .sum()
+    }
+
+    /// SplitMix64: spreads the seed; nothing secret depends on it.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Lets a peer in. A peer that is in already keeps its place.
+    pub fn join(&mut self, now: Instant, id: PeerId) -> PeerKey {
+        if let Some(key) = self.by_id.get(&id) {
+            return *key;
+        }
+        let ssrc = (self.random() as u32).max(1);
+        let key = self.peers.insert(Peer {
+            id,
+            is_connected: false,
+            is_dirty: false,
+            has_changed_slots: false,
+            is_heard: false,
+            publisher: Publisher::default(),
+            subscriber: Subscriber::default(),
+            duties: reports::Duties::new(ssrc),
+        });
+        self.keys.push(key);
+        self.by_id.insert(id, key);
+        self.retarget_watchers(now, id);
+        key
+    }
+
+    /// Lets a peer go. Slots that showed it are empty at once.
+    pub fn leave(&mut self, now: Instant, key: PeerKey) {
+        self.close_subscriptions(key);
+        let Some(peer) = self.peers.remove(key) else { return };
+        self.keys.retain(|other| *other != key);
+        self.by_id.remove(&peer.id);
+        self.speakers.remove(key);
+        self.retarget_watchers(now, peer.id);
+        self.assign_audio(now);
+        self.announce_speakers(now);
+    }
+
+    /// Takes a peer's description; one that says the same again changes nothing.
+    pub fn describe(&mut self, now: Instant, key: PeerKey, description: &MediaDescription) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let id = peer.id;
+        let replaced = peer.publisher.describe(description.extensions, &description.ups);
+        for slot in replaced.iter().flat_map(|up| &up.layers).flat_map(|layer| &layer.subscribers) {
+            self.forget_source(*slot, key);
+        }
+        self.describe_slots(key, description);
+        self.retarget_watchers(now, id);
+        self.retarget_slots(now, key);
+        self.refresh_microphone(key);
+        self.assign_audio(now);
+    }
+
+    fn describe_slots(&mut self, key: PeerKey, description: &MediaDescription) {
+        for place in 0..self.peers.get(key).map_or(0, |peer| peer.subscriber.slots.len()) {
+            let Some(peer) = self.peers.get(key) else { return };
+            let slot = &peer.subscriber.slots[place];
+            if slot.is_open && !description.slots.iter().any(|described| slot.is_described_by(described)) {
+                self.unsubscribe_all(SlotRef { peer: key, slot: place as u16 });
+                if let Some(peer) = self.peers.get_mut(key) {
+                    let slot = &mut peer.subscriber.slots[place];
+                    (slot.is_open, slot.wish, slot.announced) = (false, None, None);
+                    peer.subscriber.queue.retain(|queued| usize::from(queued.slot) != place);
+                }
+            }
+        }
+        for described in description.slots.iter().take(SLOTS_MAX) {
+            let random = self.random();
+            let Some(peer) = self.peers.get_mut(key) else { return };
+            let slots = &mut peer.subscriber.slots;
+            if let Some(slot) = slots.iter_mut().find(|slot| slot.is_described_by(described)) {
+                slot.describe(described, &description.extensions);
+                continue;
+            }
+            let slot = Slot::new(described, &description.extensions, random);
+            // A closed slot's place is not used again: its SSRC may come back, and must then go on in its numbers.
+            if slots.len() < SLOTS_MAX {
+                slots.push(slot);
+            }
+        }
+    }
+
+    /// Takes a peer's whole word on what it sends.
+    pub fn publish(&mut self, now: Instant, key: PeerKey, ups: &[UpState]) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let id = peer.id;
+        let mut has_changed = false;
+        for kind in UpKind::ALL {
+            let said = ups.iter().find(|up| up.kind == kind).map(|up| (up.active, up.height_px));
+            has_changed |= peer.publisher.publish(kind, said);
+        }
+        if has_changed {
+            self.retarget_watchers(now, id);
+            self.refresh_microphone(key);
+            self.assign_audio(now);
+            self.announce_speakers(now);
+        }
+    }
+
+    /// Takes a peer's whole wish of what it sees. Unknown m-lines and audio slots are ignored; a peer that is not
+    /// here (yet) is remembered.
+    pub fn view(&mut self, now: Instant, key: PeerKey, wishes: &[SlotWish]) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        for slot in peer.subscriber.slots.iter_mut().filter(|slot| slot.is_open && !slot.is_audio) {
+            let wish = wishes.iter().find(|wish| wish.mid == slot.mid);
+            slot.wish = wish
+                .and_then(|wish| Some((wish.up?, wish.height_px)))
+                .filter(|(up, _)| !up.kind.is_audio() && up.peer != peer.id);
+        }
+        self.retarget_slots(now, key);
+    }
+
+    /// Says whether a peer's transport is up. For a peer without one nothing is queued.
+    pub fn set_connected(&mut self, now: Instant, key: PeerKey, is_connected: bool) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        if peer.is_connected == is_connected {
+            return;
+        }
+        peer.is_connected = is_connected;
+        if is_connected {
+            self.retarget_slots(now, key);
+            self.assign_audio(now);
+            self.wake(now);
+        } else {
+            self.close_subscriptions(key);
+        }
+    }
+
+    /// Says that a peer's transport has been replaced, and its SRTP keys with it: before it is connected again. Roll-over
+    /// counts begin at zero with new keys (RFC 3711 section 3.3.1), so every slot's stream begins anew. Must not be
+    /// said while the keys stay, since numbers may then come again.
+    pub fn renew_transport(&mut self, now: Instant, key: PeerKey) {
+        self.set_connected(now, key, false);
+        for place in 0..self.peers.get(key).map_or(0, |peer| peer.subscriber.slots.len()) {
+            let random = self.random();
+            if let Some(peer) = self.peers.get_mut(key) {
+                peer.subscriber.slots[place].begin_anew(random);
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.subscriber.slots.retain(|slot| slot.is_open);
+            peer.subscriber.estimate_bps = None;
+            peer.publisher.feedback = Default::default();
+            peer.duties = reports::Duties::new(peer.duties.ssrc());
+        }
+    }
+
+    /// Does what has become due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.repair_at.is_some_and(|at| now >= at) {
+            self.repair(now);
+        }
+        if self.tick_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.ticks += 1;
+        for place in 0..self.keys.len() {
+            self.look_after(now, self.keys[place]);
+            if (self.ticks + place as u64).is_multiple_of(TICKS_PER_REPORT) {
+                self.report(self.keys[place]);
+            }
+        }
+        self.rank(now);
+        self.announce_speakers(now);
+        let is_awake = self.heard_at.is_some_and(|at| now.saturating_duration_since(at) < SLEEP_AFTER);
+        self.tick_at = (is_awake || self.speakers.is_anyone_speaking()).then(|| now + TICK);
+    }
+
+    /// When [`Room::handle_timeout`] has something to do; `None` while nothing moves.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        [self.tick_at, self.repair_at].into_iter().flatten().min()
     }
+
+    /// What signaling is to hear.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        if let Some(event) = self.news.pop_front() {
+            return Some(event);
+        }
+        loop {
+            let key = self.changed.pop_front()?;
+            let Some(peer) = self.peers.get_mut(key) else { continue };
+            peer.has_changed_slots = false;
+            let slots: Vec<_> = peer
+                .subscriber
+                .slots
+                .iter_mut()
+                .filter_map(|slot| {
+                    let is_told = std::mem::take(&mut slot.is_changed) && slot.is_open;
+                    is_told.then(|| SlotState { mid: slot.mid.clone(), up: slot.announced })
+                })
+                .collect();
+            if !slots.is_empty() {
+                return Some(Event::Slots { peer: peer.id, slots });
+            }
+        }
     }
+
+    /// A peer that has something to send. Each is named once until it is flushed.
     pub fn poll_dirty(&mut self) -> Option<PeerKey> {
+        while let Some(key) = self.dirty.pop_front() {
+            if self.peers.contains_key(key) {
+                return Some(key);
+            }
+        }
         None
     }
-    pub fn flush<E: Egress>(&mut self, now: Instant, key: PeerKey, egress: &mut E) {}
-    pub fn counters(&self) -> RoomCounters {
-        RoomCounters::default()
+
+    fn mark_dirty(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(key)
+            && peer.is_connected
+            && !std::mem::replace(&mut peer.is_dirty, true)
+        {
+            self.dirty.push_back(key);
+        }
+    }
+
+    fn mark_changed(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(key)
+            && !std::mem::replace(&mut peer.has_changed_slots, true)
+        {
+            self.changed.push_back(key);
+        }
+    }
+
+    fn wake(&mut self, now: Instant) {
+        self.heard_at = Some(now);
+        self.tick_at.get_or_insert(now + TICK);
+    }
+
+    /// The numbers of audio slots that peers have, each once: where the ranking matters.
+    fn boundaries(&self) -> ArrayVec<usize, 4> {
+        let mut found = ArrayVec::<usize, 4>::new();
+        for peer in self.peers.values() {
+            let slots = peer.subscriber.slots.iter().filter(|slot| slot.is_open && slot.is_audio).count();
+            if slots > 0 && !found.contains(&slots) && found.try_push(slots).is_err() {
+                break;
+            }
+        }
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        found
+    }
+
+    fn rank(&mut self, now: Instant) {
+        self.ranked_at = Some(now);
+        let boundaries = self.boundaries();
+        let peers = &self.peers;
+        let has_changed = self.speakers.rank(&boundaries, |key| {
+            let up = peers.get(key).and_then(|peer| peer.publisher.up(UpKind::Microphone));
+            up.map_or((0, false), |up| (up.level.db(), up.level.is_speaking()))
+        });
+        if has_changed {
+            self.assign_audio(now);
+        }
+    }
+
+    fn announce_speakers(&mut self, now: Instant) {
+        if let Some(speakers) = self.speakers.announce(now) {
+            // Only the latest matters to one who has not asked yet.
+            self.news.clear();
+            self.news.push_back(Event::Speakers { room: self.id, speakers });
+        }
     }
 }

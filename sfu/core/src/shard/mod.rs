@@ -19,10 +19,10 @@ use crate::negotiate::{IceCredentials, MediaDescription};
 use crate::room::{PeerKey, Room, RoomConfig};
 use crate::transport::srtp::Srtp;
 use crate::transport::stun::Request;
-use crate::transport::{Identity, PathId, Transport, TransportEvent, TransportOutput};
+use crate::transport::{Described, Identity, PathId, Transport, TransportEvent, TransportOutput};
+use arrayvec::ArrayVec;
 use asamblea_seam::{Event, PeerId, RoomId, SlotWish, UpState};
 use runs::{Run, Runs};
-use arrayvec::ArrayVec;
 use slotmap::{Key, KeyData, SecondaryMap, SlotMap, new_key_type};
 use smallvec::SmallVec;
 use std::collections::{HashMap, VecDeque};
@@ -269,8 +269,11 @@ impl Shard {
             return;
         };
         let (paths, member) = (&mut self.paths, &mut self.members[key]);
-        let known =
-            member.paths.iter().copied().find(|path| paths.get(path_key(*path)).is_some_and(|it| it.remote == remote));
+        let known = member
+            .paths
+            .iter()
+            .copied()
+            .find(|path| paths.get(path_key(*path)).is_some_and(|it| it.remote == remote));
         member.transport.handle_check(now, remote, known, datagram, &mut || {
             path_id(paths.insert(PathEntry { member: key, remote }))
         });
@@ -338,7 +341,7 @@ impl Shard {
                         member.transport.handle_timeout(now);
                     }
                     self.after_transport(now, key);
-                    }
+                }
                 Owner::Room(key) => {
                     let Some(entry) = self.rooms.get_mut(key) else { continue };
                     if !Timers::<Owner>::claim(&mut entry.filed, at) {
@@ -421,7 +424,9 @@ impl Shard {
                 self.dirty_rooms.pop();
                 continue;
             };
-            let Some(member) = entry.members.get(peer).and_then(|&key| self.members.get_mut(key)) else { continue };
+            let Some(member) = entry.members.get(peer).and_then(|&key| self.members.get_mut(key)) else {
+                continue;
+            };
             let Some(path) = member.transport.send_path() else { continue };
             let Some(srtp) = member.transport.srtp() else { continue };
             self.runs_path = path;
@@ -461,7 +466,7 @@ impl Shard {
         let room_key = *self.room_by_id.entry(room).or_insert_with(|| {
             let seed = self.config.seed ^ room.0;
             self.rooms.insert(RoomEntry {
-                room: Room::new(room, seed, self.config.room),
+                room: Room::new(now, room, seed, self.config.room),
                 members: SecondaryMap::new(),
                 filed: Filed::default(),
                 dirty: false,
@@ -525,8 +530,11 @@ impl Shard {
             self.member_by_ufrag.insert(local.ufrag.clone(), key);
             member.transport.restart_ice(local);
         }
-        member.transport.describe(now, &description.remote_ice, description.fingerprint);
+        let described = member.transport.describe(now, &description.remote_ice, description.fingerprint);
         let (room, peer) = (member.room, member.key);
+        if matches!(described, Described::TransportReset) {
+            self.rooms[room].room.renew_transport(now, peer);
+        }
         self.rooms[room].room.describe(now, peer, description);
         self.after_transport(now, key);
         self.after_room(room);

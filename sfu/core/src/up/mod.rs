@@ -1,1 +1,352 @@
-//! To be written.
+//! What a publisher sends: its layers, each with reception state, shared packet history and key-frame gate.
+//!
+//! An SSRC is bound to a layer once and then found in a table of a few entries. Nothing here knows who receives a
+//! layer beyond a list of keys, and nothing is stored for an SSRC that was not described or announced by a
+//! negotiated header extension.
+
+pub mod feedback;
+pub mod gate;
+pub mod history;
+pub mod level;
+pub mod reception;
+
+use crate::{
+    negotiate::{ExtensionIds, Rid, UpDescription},
+    room::PeerKey,
+    rtp::{Clock, header::Packet},
+};
+use arrayvec::ArrayVec;
+use asamblea_seam::{Mid, UpKind};
+use feedback::Feedback;
+use gate::Gate;
+use history::History;
+use level::Level;
+use reception::Reception;
+use smallvec::SmallVec;
+use std::time::{Duration, Instant};
+
+/// Most SSRCs bound at one time for one publisher: a microphone, three camera layers and a screen, the video ones with
+/// retransmissions, are nine; the rest is for a browser that changes them.
+pub const SSRCS_MAX: usize = 16;
+
+/// Most layers of one up: what browsers send, and what [`crate::negotiate::UpDescription`] is made for.
+pub const LAYERS_MAX: usize = 3;
+
+/// A layer is live while packets came within this time.
+pub const LIVE_FOR: Duration = Duration::from_secs(1);
+
+/// Height assumed for an up whose publisher did not say: what cameras commonly give.
+const HEIGHT_PX_UNKNOWN: u16 = 720;
+
+/// Names a layer in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerRef {
+    /// Who publishes it.
+    pub peer: PeerKey,
+    /// Of which up.
+    pub kind: UpKind,
+    /// Which, smallest first.
+    pub layer: u8,
+}
+
+/// Names a slot in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotRef {
+    /// Whose.
+    pub peer: PeerKey,
+    /// Which of the peer's slots.
+    pub slot: u16,
+}
+
+/// What an SSRC carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Which up.
+    pub kind: UpKind,
+    /// Which of its layers.
+    pub layer: u8,
+    /// Whether these are retransmissions (RFC 4588).
+    pub is_rtx: bool,
+}
+
+/// Why a packet has no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unplaced {
+    /// Its SSRC was neither described nor announced, or there are too many.
+    UnknownSsrc,
+    /// Its payload type is not the one negotiated for its line.
+    PayloadType,
+}
+
+/// One layer of an up.
+#[derive(Debug, Default)]
+pub struct Layer {
+    /// The SSRC it travels under, once known.
+    pub ssrc: Option<u32>,
+    /// What came.
+    pub reception: Reception,
+    /// What is kept for those who receive it; empty while nobody does.
+    pub history: History,
+    /// Asks for key frames.
+    pub gate: Gate,
+    /// Slots that receive it or wait for its key frame.
+    pub subscribers: Vec<SlotRef>,
+    /// When a tick last found a subscriber.
+    pub left_at: Option<Instant>,
+    /// When the last packet came.
+    pub heard_at: Option<Instant>,
+    /// Whether packets came lately; kept by [`Layer::hear`] and [`Layer::expire`].
+    pub is_live: bool,
+}
+
+impl Layer {
+    /// Notes a packet. True if the layer has just come to life.
+    pub fn hear(&mut self, now: Instant) -> bool {
+        self.heard_at = Some(now);
+        !std::mem::replace(&mut self.is_live, true)
+    }
+
+    /// True if the layer has just died.
+    pub fn expire(&mut self, now: Instant) -> bool {
+        let is_silent = self.heard_at.is_none_or(|at| now.saturating_duration_since(at) >= LIVE_FOR);
+        is_silent && std::mem::replace(&mut self.is_live, false)
+    }
+}
+
+/// One thing a publisher sends.
+#[derive(Debug)]
+pub struct UpStream {
+    /// What.
+    pub kind: UpKind,
+    mid: Mid,
+    payload_type: u8,
+    rtx_payload_type: Option<u8>,
+    rids: SmallVec<[Rid; 3]>,
+    /// Its layers, smallest first; at least one.
+    pub layers: SmallVec<[Layer; 1]>,
+    /// Whether the publisher says that it sends.
+    pub is_active: bool,
+    height_px: u16,
+    /// How loud it is, if it is audio.
+    pub level: Level,
+}
+
+impl UpStream {
+    fn new(description: &UpDescription) -> Self {
+        let layers = description.rids.len().clamp(1, LAYERS_MAX);
+        Self {
+            kind: description.kind,
+            mid: description.mid.clone(),
+            payload_type: description.payload_type,
+            rtx_payload_type: description.rtx_payload_type,
+            rids: description.rids.iter().take(LAYERS_MAX).cloned().collect(),
+            layers: (0..layers).map(|_| Layer::default()).collect(),
+            is_active: false,
+            height_px: 0,
+            level: Level::default(),
+        }
+    }
+
+    /// Whether lost packets can be asked for.
+    pub fn is_repairable(&self) -> bool {
+        self.rtx_payload_type.is_some()
+    }
+
+    /// The clock of its timestamps.
+    pub fn clock(&self) -> Clock {
+        if self.kind.is_audio() { Clock::Audio } else { Clock::Video }
+    }
+
+    /// The smallest live layer at least this tall, else the tallest live one, else none.
+    pub fn choose_layer(&self, height_px: u16) -> Option<u8> {
+        let tallest = if self.height_px == 0 { HEIGHT_PX_UNKNOWN } else { self.height_px };
+        let mut chosen = None;
+        for (place, layer) in self.layers.iter().enumerate() {
+            if layer.is_live {
+                chosen = Some(place as u8);
+                if tallest >> (self.layers.len() - 1 - place) >= height_px {
+                    break;
+                }
+            }
+        }
+        chosen
+    }
+
+    fn layer_of_rid(&self, rid: &[u8]) -> Option<u8> {
+        self.rids.iter().position(|known| known.0.as_bytes() == rid).map(|place| place as u8)
+    }
+}
+
+/// All that one peer sends.
+#[derive(Debug, Default)]
+pub struct Publisher {
+    extensions: ExtensionIds,
+    bindings: ArrayVec<(u32, Binding), SSRCS_MAX>,
+    ups: [Option<UpStream>; UpKind::ALL.len()],
+    said: [Option<(bool, u16)>; UpKind::ALL.len()],
+    /// Arrivals for the publisher's bandwidth estimate.
+    pub feedback: Feedback,
+}
+
+impl Publisher {
+    /// Takes a description. Returns the ups whose layers are gone or new, so that whoever subscribed starts over.
+    pub fn describe(&mut self, extensions: ExtensionIds, ups: &[UpDescription]) -> Vec<UpStream> {
+        self.extensions = extensions;
+        let mut replaced = Vec::new();
+        for kind in UpKind::ALL {
+            let place = &mut self.ups[kind as usize];
+            let Some(description) = ups.iter().find(|up| up.kind == kind) else {
+                replaced.extend(place.take());
+                self.bindings.retain(|(_, binding)| binding.kind != kind);
+                continue;
+            };
+            let is_same = |up: &UpStream| {
+                up.rids.iter().eq(description.rids.iter().take(LAYERS_MAX)) && up.mid == description.mid
+            };
+            match place {
+                Some(up) if is_same(up) => {
+                    up.payload_type = description.payload_type;
+                    up.rtx_payload_type = description.rtx_payload_type;
+                }
+                _ => {
+                    let mut up = UpStream::new(description);
+                    if let Some((is_active, height_px)) = self.said[kind as usize] {
+                        (up.is_active, up.height_px) = (is_active, height_px);
+                    }
+                    replaced.extend(place.replace(up));
+                    self.bindings.retain(|(_, binding)| binding.kind != kind);
+                }
+            }
+            if description.rids.is_empty()
+                && let Some((ssrc, rtx_ssrc)) = description.ssrcs.first()
+            {
+                self.bind(*ssrc, Binding { kind, layer: 0, is_rtx: false });
+                if let Some(rtx_ssrc) = rtx_ssrc {
+                    self.bind(*rtx_ssrc, Binding { kind, layer: 0, is_rtx: true });
+                }
+            }
+        }
+        replaced
+    }
+
+    /// Takes the publisher's own word on one kind; `None` means not active. True if anything changed.
+    pub fn publish(&mut self, kind: UpKind, said: Option<(bool, u16)>) -> bool {
+        let said = said.unwrap_or((false, 0));
+        if self.said[kind as usize].replace(said) == Some(said) {
+            return false;
+        }
+        if let Some(up) = &mut self.ups[kind as usize] {
+            (up.is_active, up.height_px) = said;
+            if !said.0 {
+                up.level.silence();
+            }
+        }
+        true
+    }
+
+    /// The up of a kind.
+    pub fn up(&self, kind: UpKind) -> Option<&UpStream> {
+        self.ups[kind as usize].as_ref()
+    }
+
+    /// The up of a kind.
+    pub fn up_mut(&mut self, kind: UpKind) -> Option<&mut UpStream> {
+        self.ups[kind as usize].as_mut()
+    }
+
+    /// All ups.
+    pub fn ups_mut(&mut self) -> impl Iterator<Item = &mut UpStream> {
+        self.ups.iter_mut().flatten()
+    }
+
+    /// A layer.
+    pub fn layer_mut(&mut self, kind: UpKind, layer: u8) -> Option<&mut Layer> {
+        self.up_mut(kind)?.layers.get_mut(usize::from(layer))
+    }
+
+    /// A layer.
+    pub fn layer(&self, kind: UpKind, layer: u8) -> Option<&Layer> {
+        self.up(kind)?.layers.get(usize::from(layer))
+    }
+
+    /// What a media SSRC carries, if it is bound.
+    pub fn bound(&self, ssrc: u32) -> Option<Binding> {
+        self.bindings.iter().find(|(bound, _)| *bound == ssrc).map(|(_, binding)| *binding)
+    }
+
+    /// The RTP header extension ids in use.
+    pub fn extensions(&self) -> &ExtensionIds {
+        &self.extensions
+    }
+
+    /// Finds the place of a packet, binding its SSRC if this is the first that says where it belongs
+    /// (RFC 8843 section 9.2, RFC 8852).
+    pub fn place(&mut self, packet: &Packet<'_>) -> Result<Binding, Unplaced> {
+        let binding = match self.bound(packet.ssrc) {
+            Some(binding) => binding,
+            None => self.learn(packet).ok_or(Unplaced::UnknownSsrc)?,
+        };
+        let up = self.up(binding.kind).ok_or(Unplaced::UnknownSsrc)?;
+        let expected = if binding.is_rtx { up.rtx_payload_type } else { Some(up.payload_type) };
+        if expected != Some(packet.payload_type) {
+            return Err(Unplaced::PayloadType);
+        }
+        Ok(binding)
+    }
+
+    fn learn(&mut self, packet: &Packet<'_>) -> Option<Binding> {
+        let extension = |id: Option<u8>| id.and_then(|id| packet.extensions.get(id));
+        let carries = |up: &&UpStream| {
+            up.payload_type == packet.payload_type || up.rtx_payload_type == Some(packet.payload_type)
+        };
+        let up = match extension(self.extensions.mid) {
+            Some(mid) => self.ups.iter().flatten().find(|up| up.mid.as_str().as_bytes() == mid)?,
+            None => {
+                // Without a mid a payload type will do, if it leaves no choice.
+                let mut fitting = self.ups.iter().flatten().filter(carries);
+                fitting.next().filter(|_| fitting.next().is_none())?
+            }
+        };
+        if !carries(&up) {
+            return None;
+        }
+        let is_rtx = up.rtx_payload_type == Some(packet.payload_type);
+        let layer = if up.rids.is_empty() {
+            0
+        } else {
+            let id = if is_rtx { self.extensions.repaired_rid } else { self.extensions.rid };
+            up.layer_of_rid(extension(id)?)?
+        };
+        let binding = Binding { kind: up.kind, layer, is_rtx };
+        self.bind(packet.ssrc, binding);
+        self.bound(packet.ssrc)
+    }
+
+    fn bind(&mut self, ssrc: u32, binding: Binding) {
+        if self.bound(ssrc) == Some(binding) {
+            return;
+        }
+        // One SSRC for each use: the newest takes the place of an earlier one, so that the table stays small.
+        self.bindings.retain(|(bound, other)| *bound != ssrc && *other != binding);
+        let is_bound = self.bindings.try_push((ssrc, binding)).is_ok();
+        if is_bound
+            && !binding.is_rtx
+            && let Some(layer) = self.layer_mut(binding.kind, binding.layer)
+            && layer.ssrc.replace(ssrc).is_some()
+        {
+            layer.reception.begin_under_another_ssrc();
+        }
+    }
+
+    /// Memory held for histories, in bytes.
+    pub fn history_bytes(&self) -> usize {
+        self.ups.iter().flatten().flat_map(|up| &up.layers).map(|layer| layer.history.memory_bytes()).sum()
+    }
+}
+
+/// Some moment to count from in tests.
+#[cfg(test)]
+pub(crate) fn test_epoch() -> Instant {
+    #[allow(clippy::disallowed_methods, reason = "tests need some first moment; nothing depends on which")]
+    Instant::now()
+}

@@ -18,6 +18,7 @@ fn start(shards: usize) -> (MediaPlane, mpsc::Receiver<Event>) {
         bind: "[::]:0".parse().unwrap(),
         public_addresses: vec!["203.0.113.5".parse().unwrap()],
         shards,
+        pad_runs: false,
         events: Box::new(move |event| {
             let _ = sender.send(event);
         }),
@@ -217,7 +218,13 @@ fn stopping_frees_the_port_and_may_be_repeated() {
     join(&plane, ROOM, PEER);
     let taken = plane.local_addr();
     let second = |bind| {
-        MediaPlane::start(Config { bind, public_addresses: vec![], shards: 1, events: Box::new(|_| {}) })
+        MediaPlane::start(Config {
+            bind,
+            public_addresses: vec![],
+            shards: 1,
+            pad_runs: false,
+            events: Box::new(|_| {}),
+        })
     };
     let error = second(taken).unwrap_err();
     assert!(error.to_string().contains("choose another port"), "{error}");

@@ -1,0 +1,259 @@
+//! A packet's way in: placed by its SSRC, noted, kept once, and queued for every slot that its layer fills.
+//!
+//! One table look-up and one copy of the payload a packet; then a few dozen bytes for each subscriber. Nothing
+//! allocates once histories and queues have grown to their size.
+
+use super::{PeerKey, Room};
+use crate::{
+    down::{
+        rewrite::Incoming,
+        slot::{Forwarded, Verdict},
+    },
+    rtp::{PAYLOAD_BYTES_MAX, be16, header::Packet, sequence::Sequence, vp8},
+    up::{Binding, LAYERS_MAX, LayerRef, Unplaced, UpStream, reception::Arrival},
+};
+use asamblea_seam::{Up, UpKind};
+use std::time::{Duration, Instant};
+
+/// Least time between two rankings that packets trigger: one packet of Opus.
+const RANK_INTERVAL: Duration = Duration::from_millis(20);
+
+impl Room {
+    /// Takes an RTP packet from a peer, decrypted and authenticated.
+    pub fn handle_rtp(&mut self, now: Instant, key: PeerKey, bytes: &[u8]) {
+        let Some(packet) = Packet::parse(bytes).filter(|packet| packet.payload.len() <= PAYLOAD_BYTES_MAX)
+        else {
+            self.counters.dropped_malformed += 1;
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let binding = match peer.publisher.place(&packet) {
+            Ok(binding) => binding,
+            Err(Unplaced::UnknownSsrc) => {
+                self.counters.dropped_unknown_ssrc += 1;
+                return;
+            }
+            Err(Unplaced::PayloadType) => {
+                self.counters.dropped_payload_type += 1;
+                return;
+            }
+        };
+        self.counters.packets_received += 1;
+        self.counters.bytes_received += bytes.len() as u64;
+        if let Some(number) = peer
+            .publisher
+            .extensions()
+            .transport_cc
+            .and_then(|id| packet.extensions.get(id))
+            .and_then(|value| be16(value, 0))
+        {
+            peer.publisher.feedback.arrive(now, number);
+            if peer.publisher.feedback.is_urgent() {
+                self.mark_dirty(key);
+            }
+        }
+        self.wake(now);
+        if binding.is_rtx {
+            self.counters.rtx_received += 1;
+            // The original sequence number, then the original payload (RFC 4588 section 4); without either it is
+            // padding, by which a browser probes.
+            let Some(wire) = be16(packet.payload, 0) else { return };
+            let original = Packet { sequence: wire, payload: &packet.payload[2..], ..packet };
+            self.take(now, key, binding, &original);
+        } else {
+            self.take(now, key, binding, &packet);
+        }
+    }
+
+    /// Takes a packet or one unwrapped from a retransmission.
+    fn take(&mut self, now: Instant, key: PeerKey, binding: Binding, packet: &Packet<'_>) {
+        let at = LayerRef { peer: key, kind: binding.kind, layer: binding.layer };
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let audio_level = peer.publisher.extensions().audio_level;
+        let Some(up) = peer.publisher.up_mut(binding.kind) else { return };
+        let (clock, is_active) = (up.clock(), up.is_active);
+        let is_repairable = up.is_repairable() && is_active;
+        let Some(layer) = up.layers.get_mut(usize::from(binding.layer)) else { return };
+        let is_repairable = is_repairable && !layer.subscribers.is_empty();
+        let sequence = match layer.reception.arrive(now, packet.sequence, !binding.is_rtx, is_repairable) {
+            Arrival::New(sequence) => sequence,
+            Arrival::Duplicate | Arrival::Suspicious => {
+                self.counters.dropped_duplicate += 1;
+                return;
+            }
+        };
+        if !binding.is_rtx {
+            let elapsed = now.saturating_duration_since(self.began_at);
+            layer.reception.time(clock.ticks(elapsed), packet.timestamp);
+        }
+        if let Some(at) = layer.reception.ask_at() {
+            self.repair_at = Some(self.repair_at.map_or(at, |other| other.min(at)));
+        }
+        let is_newly_live = layer.hear(now);
+        if !is_active {
+            self.counters.dropped_inactive += 1;
+            return;
+        }
+        let mut should_rank = false;
+        if binding.kind.is_audio() {
+            up.level.hear(now, audio_level.and_then(|id| packet.extensions.get(id)));
+            should_rank = !peer.is_heard && up.level.is_speaking();
+        } else if is_newly_live {
+            let id = peer.id;
+            self.retarget_watchers(now, id);
+        }
+        if should_rank && self.ranked_at.is_none_or(|at| now.saturating_duration_since(at) >= RANK_INTERVAL) {
+            self.rank(now);
+        }
+        self.forward(now, at, sequence, packet);
+    }
+
+    /// Keeps a packet and queues it for every slot that its layer fills.
+    fn forward(&mut self, now: Instant, at: LayerRef, sequence: Sequence, packet: &Packet<'_>) {
+        let Some(peer) = self.peers.get_mut(at.peer) else { return };
+        let id = peer.id;
+        let Some(up) = peer.publisher.up_mut(at.kind) else { return };
+        let descriptor = if at.kind.is_audio() { None } else { vp8::Descriptor::parse(packet.payload) };
+        let is_key_frame = descriptor.is_some_and(|descriptor| descriptor.is_key_frame);
+        let is_entry = at.kind.is_audio() || is_key_frame;
+        let on_layer_clocks =
+            if is_key_frame { on_layer_clocks(up, at.layer, packet.timestamp) } else { [None; LAYERS_MAX] };
+        let Some(layer) = up.layers.get_mut(usize::from(at.layer)) else { return };
+        if is_key_frame {
+            layer.gate.satisfy();
+        }
+        if layer.subscribers.is_empty() {
+            return;
+        }
+        layer.history.push(now, sequence, packet.timestamp, packet.marker, packet.payload);
+        let forwarded = Forwarded {
+            incoming: Incoming {
+                source: at,
+                epoch: layer.reception.epoch(),
+                sequence,
+                timestamp: packet.timestamp,
+                descriptor,
+            },
+            marker: packet.marker,
+            payload_bytes: packet.payload.len() as u16,
+            is_entry,
+            on_layer_clocks,
+        };
+        // The list is lent out while other peers are changed; nothing below changes this layer's subscribers.
+        let subscribers = std::mem::take(&mut layer.subscribers);
+        for slot_at in &subscribers {
+            let Some(peer) = self.peers.get_mut(slot_at.peer) else { continue };
+            let Some(slot) = peer.subscriber.slots.get_mut(usize::from(slot_at.slot)) else { continue };
+            let queued = match slot.take(now, slot_at.slot, &forwarded) {
+                Verdict::Send(queued) => queued,
+                Verdict::Switch(queued, left) => {
+                    self.counters.switches += 1;
+                    let is_audio = slot.is_audio;
+                    if let Some(left) = left {
+                        self.unsubscribe(left, *slot_at);
+                    }
+                    if !is_audio {
+                        self.announce_slot(*slot_at, Some(Up { peer: id, kind: at.kind }));
+                    }
+                    queued
+                }
+                Verdict::AwaitKeyFrame => {
+                    self.want_key_frame(now, at);
+                    continue;
+                }
+                Verdict::Skip => continue,
+            };
+            let Some(peer) = self.peers.get_mut(slot_at.peer) else { continue };
+            if !peer.subscriber.enqueue(queued) {
+                self.counters.dropped_queue_full += 1;
+            } else if !std::mem::replace(&mut peer.is_dirty, true) {
+                self.dirty.push_back(slot_at.peer);
+            }
+        }
+        if let Some(layer) =
+            self.peers.get_mut(at.peer).and_then(|peer| peer.publisher.layer_mut(at.kind, at.layer))
+        {
+            layer.subscribers = subscribers;
+        }
+    }
+
+    /// What a tick does for one peer: layers that died, key frames still wanted, memory nobody needs, feedback due.
+    pub(super) fn look_after(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let id = peer.id;
+        let mut has_died = false;
+        let mut is_due = peer.publisher.feedback.is_due();
+        for up in peer.publisher.ups_mut() {
+            if up.kind == UpKind::Microphone {
+                up.level.fade(now);
+            }
+            for layer in &mut up.layers {
+                has_died |= layer.expire(now);
+                if layer.subscribers.is_empty() {
+                    layer.gate.satisfy();
+                    let is_idle = layer
+                        .left_at
+                        .is_none_or(|at| now.saturating_duration_since(at) >= crate::up::LIVE_FOR);
+                    if is_idle {
+                        layer.history.release();
+                    }
+                } else {
+                    layer.left_at = Some(now);
+                }
+                if layer.gate.poll(now)
+                    && let Some(ssrc) = layer.ssrc
+                    && peer.duties.picture_loss(ssrc)
+                {
+                    self.counters.plis_sent += 1;
+                    is_due = true;
+                }
+            }
+        }
+        if is_due {
+            self.mark_dirty(key);
+        }
+        if has_died {
+            self.retarget_watchers(now, id);
+        }
+    }
+
+    /// Marks the publishers whose missing packets are to be asked for.
+    pub(super) fn repair(&mut self, now: Instant) {
+        self.repair_at = None;
+        for place in 0..self.keys.len() {
+            let key = self.keys[place];
+            let Some(peer) = self.peers.get_mut(key) else { continue };
+            let mut is_due = false;
+            let layers = peer.publisher.ups_mut().flat_map(|up| &mut up.layers);
+            for layer in layers {
+                let Some(ssrc) = layer.ssrc else { continue };
+                if layer.reception.ask_at().is_some_and(|at| now >= at) {
+                    let missing = layer.reception.take_missing(now);
+                    self.counters.nacks_sent += missing.len() as u64;
+                    is_due |= peer.duties.ask_again(ssrc, &missing);
+                }
+                if let Some(at) = layer.reception.ask_at() {
+                    self.repair_at = Some(self.repair_at.map_or(at, |other| other.min(at)));
+                }
+            }
+            if is_due {
+                self.mark_dirty(key);
+            }
+        }
+    }
+}
+
+/// A timestamp of one layer on the clocks of all layers of its up, where the sender's reports tell: their wall clock
+/// is the same.
+fn on_layer_clocks(up: &UpStream, layer: u8, timestamp: u32) -> [Option<u32>; LAYERS_MAX] {
+    let hz = up.clock().hz();
+    let mut clocks = [None; LAYERS_MAX];
+    let Some(own) = up.layers.get(usize::from(layer)).and_then(|layer| layer.reception.clock) else {
+        return clocks;
+    };
+    let ntp = own.ntp_of(timestamp, hz);
+    for (clock, layer) in clocks.iter_mut().zip(&up.layers) {
+        *clock = layer.reception.clock.map(|clock| clock.timestamp_of(ntp, hz));
+    }
+    clocks
+}

@@ -1,0 +1,113 @@
+// What every browser test gets: a bridge of its own file, browsers that are started once, people at them, and the
+// checks that hold for every page whatever a test is about.
+
+import { expect, test as base, type Browser } from '@playwright/test';
+import { launch, type BrowserName } from './browsers.ts';
+import { startBridge, type Bridge } from './bridge.ts';
+import { Person, type PersonOptions } from './person.ts';
+
+export { expect };
+
+/** Browsers and bridges that outlive a test. */
+class House {
+  readonly #browsers = new Map<BrowserName, Promise<Browser>>();
+  #bridge: { file: string; bridge: Bridge } | undefined;
+
+  browser(name: BrowserName): Promise<Browser> {
+    let browser = this.#browsers.get(name);
+    if (!browser) this.#browsers.set(name, (browser = launch(name)));
+    return browser;
+  }
+
+  async bridge(file: string): Promise<Bridge> {
+    if (this.#bridge?.file !== file) {
+      await this.#bridge?.bridge.program.stop();
+      this.#bridge = { file, bridge: await startBridge() };
+    }
+    return this.#bridge.bridge;
+  }
+
+  async close(): Promise<void> {
+    for (const browser of this.#browsers.values()) await (await browser).close();
+    await this.#bridge?.bridge.program.stop();
+  }
+}
+
+interface TestFixtures {
+  bridge: Bridge;
+  /** The link of a meeting that is this test's own. */
+  link: string;
+  /** Seats the next person at the next browser of the cast. */
+  seat: (options?: PersonOptions) => Promise<Person>;
+}
+
+interface WorkerFixtures {
+  /** Who sits at which browser, by project. */
+  cast: BrowserName[];
+  house: House;
+}
+
+let meetings = 0;
+
+export const test = base.extend<TestFixtures, WorkerFixtures>({
+  cast: [['firefox'], { option: true, scope: 'worker' }],
+
+  house: [
+    // eslint-disable-next-line no-empty-pattern
+    async ({}, use) => {
+      const house = new House();
+      await use(house);
+      await house.close();
+    },
+    { scope: 'worker', timeout: 60_000 },
+  ],
+
+  bridge: async ({ house }, use, info) => {
+    const bridge = await house.bridge(info.file);
+    await use(bridge);
+    if (info.status !== info.expectedStatus) {
+      await info.attach('bridge', {
+        body: bridge.program.lines.slice(-200).join('\n'),
+        contentType: 'text/plain',
+      });
+    }
+  },
+
+  link: async ({ bridge }, use) => {
+    await use(`http://localhost:${bridge.port}/the-meeting-${process.pid}-${++meetings}`);
+  },
+
+  seat: async ({ house, cast }, use, info) => {
+    const people: Person[] = [];
+    await use(async (options) => {
+      const index = people.length;
+      const person = await Person.at(await house.browser(cast[index % cast.length]!), index, options);
+      people.push(person);
+      return person;
+    });
+    for (const person of people) {
+      if (info.status !== info.expectedStatus && !person.page.isClosed()) {
+        const body = await person.page.screenshot().catch(() => undefined);
+        if (body) await info.attach(`${person.name}.png`, { body, contentType: 'image/png' });
+        await info.attach(`${person.name}-complaints`, { body: person.complaints.join('\n') });
+      }
+      await person.close();
+    }
+    // Whatever the test was about: no page asks anyone but the bridge for anything, and none has an error.
+    for (const person of people) {
+      const foreign = person.requests.filter((url) => !/^(https?:\/\/localhost:\d+\/|data:|blob:)/.test(url));
+      expect(foreign, 'requests to anyone but the bridge').toEqual([]);
+      expect(
+        person.complaints.filter((text) => !isOfALostLine(text)),
+        'errors on the page',
+      ).toEqual([]);
+    }
+  },
+});
+
+/** What browsers write on their own when a connection fails. */
+function isOfALostLine(text: string): boolean {
+  return /ERR_(CONNECTION|EMPTY_RESPONSE|NETWORK)|Failed to load resource|can.t establish a connection|was interrupted/i.test(
+    text,
+  );
+}

@@ -1,0 +1,534 @@
+//! A participant without a browser: [`crate::peer::Peer`] over a real socket, with the signaling protocol.
+//!
+//! Written from `docs/protocol.md`: messages are read and written as plain JSON, without the bridge's types. A bot
+//! runs as a task of its own, sends stamped media while it is told to, shows whoever is there and writes down what
+//! it gets.
+
+use crate::peer::{Peer, PeerEvent, Received};
+use asamblea_seam::UpKind;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+/// Nothing that is waited for on one machine takes longer, however busy it is.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Received packets that are written down one by one; later ones are counted only.
+const RECEIVED_MAX: usize = 200_000;
+
+/// An Opus packet's duration.
+const AUDIO_EVERY: Duration = Duration::from_millis(20);
+
+/// Audio packets between two video frames: about 16 frames a second.
+const AUDIO_PER_FRAME: u64 = 3;
+
+/// Packets a frame has on each simulcast layer, and their bytes.
+const LAYERS: [(u8, usize); 3] = [(1, 400), (2, 700), (4, 900)];
+
+/// How a bot takes part.
+#[derive(Clone, Debug)]
+pub struct BotConfig {
+    /// The bridge's port on this machine.
+    pub port: u16,
+    /// The meeting's name.
+    pub meeting: String,
+    /// The name to show.
+    pub name: String,
+    /// Stamps the bot's media; the tests' own numbering.
+    pub number: u32,
+    /// The level of its voice in -dBov, 0 loudest to 127, or no microphone.
+    pub voice_dbov: Option<u8>,
+    /// Whether its camera is on.
+    pub camera: bool,
+    /// Receive slots to offer: audio and video.
+    pub slots: (usize, usize),
+    /// The height at which it shows the others, in pixels.
+    pub height_px: u16,
+}
+
+impl BotConfig {
+    /// Someone who talks and shows their face.
+    pub fn new(port: u16, meeting: &str, number: u32) -> Self {
+        Self {
+            port,
+            meeting: meeting.into(),
+            name: format!("Bot {number}"),
+            number,
+            voice_dbov: Some(30),
+            camera: true,
+            slots: (3, 4),
+            height_px: 720,
+        }
+    }
+}
+
+/// Which incoming datagrams a bot loses before its media side sees them.
+pub type Loss = Box<dyn FnMut(&[u8]) -> bool + Send>;
+
+/// What a bot is told to do.
+enum Order {
+    Voice(Option<u8>),
+    Camera(bool),
+    Say(String),
+    Lose(Loss),
+    Inject(Vec<u8>),
+    Leave,
+}
+
+/// What a bot has seen so far.
+#[derive(Default)]
+pub struct Seen {
+    /// Its own member id.
+    pub member: u64,
+    /// Whether its media transport is up.
+    pub is_connected: bool,
+    /// How often the transport came up and went down.
+    pub transport_changes: usize,
+    /// Everyone in the meeting as the bridge told it last, by member id.
+    pub members: BTreeMap<u64, Value>,
+    /// What its slots carry by mid: a member and a kind.
+    pub slots: BTreeMap<String, Option<(u64, String)>>,
+    /// Stamped packets, in order of arrival.
+    pub received: Vec<(Instant, Received)>,
+    /// Stamped packets by sender and kind (0 microphone, 1 camera, 2 screen).
+    pub counts: BTreeMap<(u32, u8), u64>,
+    /// Error codes the bridge answered with, in order.
+    pub errors: Vec<String>,
+    /// Key frames that were asked of it.
+    pub key_frames_wanted: usize,
+    /// The media line to the bridge: where from and where to.
+    pub path: Option<(SocketAddr, SocketAddr)>,
+    /// The newest datagrams that it sent to the bridge, oldest first.
+    pub sent: std::collections::VecDeque<Vec<u8>>,
+    /// The newest answer.
+    pub answer: String,
+    /// Whether the socket has ended.
+    pub is_over: bool,
+}
+
+/// Sent datagrams that are kept for tests that repeat or damage them.
+const SENT_MAX: usize = 512;
+
+impl Seen {
+    /// Numbers of the senders whose voice came.
+    pub fn heard(&self) -> BTreeSet<u32> {
+        self.counts.keys().filter(|(_, kind)| *kind == 0).map(|(sender, _)| *sender).collect()
+    }
+
+    /// Numbers of the senders whose camera came.
+    pub fn seen(&self) -> BTreeSet<u32> {
+        self.counts.keys().filter(|(_, kind)| *kind == 1).map(|(sender, _)| *sender).collect()
+    }
+
+    /// The longest time without a packet of one voice since a moment, up to now.
+    pub fn longest_gap(&self, sender: u32, since: Instant) -> Duration {
+        let times = self
+            .received
+            .iter()
+            .filter(|(at, packet)| packet.stamp.sender == sender && packet.stamp.kind == 0 && *at >= since)
+            .map(|(at, _)| *at);
+        let mut last = since;
+        let mut longest = Duration::ZERO;
+        for at in times.chain([Instant::now()]) {
+            longest = longest.max(at - last);
+            last = at;
+        }
+        longest
+    }
+}
+
+/// See the module.
+pub struct Bot {
+    seen: Arc<Mutex<Seen>>,
+    news: Arc<Notify>,
+    orders: mpsc::UnboundedSender<Order>,
+    task: JoinHandle<()>,
+}
+
+impl Bot {
+    /// Joins a meeting; returns once the bridge has answered the offer.
+    ///
+    /// # Errors
+    /// What the network or the bridge said instead.
+    pub async fn join(config: BotConfig) -> anyhow::Result<Self> {
+        let mut socket = connect(config.port).await?;
+        let token = token(config.port, &config.meeting).await?;
+        say(&mut socket, &json!({ "type": "hello", "versions": [1], "token": token, "name": config.name }))
+            .await?;
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let mut peer = Peer::new(Instant::now(), config.number, udp.local_addr()?);
+        let (sdp, ups) = peer.offer(config.slots.0, config.slots.1);
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let mut runner = Runner {
+            publish: Vec::new(),
+            config,
+            peer,
+            udp,
+            socket,
+            seen: Arc::clone(&seen),
+            news: Arc::new(Notify::new()),
+            loss: None,
+            needs_key: [true; 3],
+            ticks: 0,
+        };
+        let news = Arc::clone(&runner.news);
+        runner.expect("welcome").await?;
+        let lines: Vec<_> = ups.iter().map(|up| json!({ "mid": up.mid, "kind": up.kind })).collect();
+        say(&mut runner.socket, &json!({ "type": "offer", "revision": 1, "sdp": sdp, "ups": lines })).await?;
+        runner.expect("answer").await?;
+        runner.publish().await?;
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let task = tokio::spawn(runner.run(inbox));
+        Ok(Self { seen, news, orders, task })
+    }
+
+    /// What it has seen so far.
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something holds of what it has seen.
+    ///
+    /// # Panics
+    /// When it does not come to hold within [`PATIENCE`].
+    pub async fn until(&self, what: &str, holds: impl Fn(&Seen) -> bool) {
+        let waiting = async {
+            loop {
+                let news = self.news.notified();
+                if holds(&self.seen()) {
+                    return;
+                }
+                news.await;
+            }
+        };
+        let name = self.seen().member;
+        assert!(timeout(PATIENCE, waiting).await.is_ok(), "member {name:x} waited in vain: {what}");
+    }
+
+    /// Speaks at this level, or not at all.
+    pub fn voice(&self, dbov: Option<u8>) {
+        self.order(Order::Voice(dbov));
+    }
+
+    /// Turns the camera on or off.
+    pub fn camera(&self, on: bool) {
+        self.order(Order::Camera(on));
+    }
+
+    /// Sends a text over the signaling socket as it is.
+    pub fn say(&self, text: impl Into<String>) {
+        self.order(Order::Say(text.into()));
+    }
+
+    /// From now on loses the incoming datagrams for which `loss` says so.
+    pub fn lose(&self, loss: impl FnMut(&[u8]) -> bool + Send + 'static) {
+        self.order(Order::Lose(Box::new(loss)));
+    }
+
+    /// Sends a datagram from its own media address.
+    pub fn inject(&self, datagram: Vec<u8>) {
+        self.order(Order::Inject(datagram));
+    }
+
+    /// Leaves the meeting and waits for the end.
+    pub async fn leave(self) {
+        self.order(Order::Leave);
+        let _ = timeout(PATIENCE, self.task).await;
+    }
+
+    /// Is gone without a word, as when a machine loses its power.
+    pub fn vanish(self) {
+        self.task.abort();
+    }
+
+    fn order(&self, order: Order) {
+        // A bot whose socket ended takes no orders; the test sees `is_over`.
+        let _ = self.orders.send(order);
+    }
+}
+
+type Socket = WebSocketStream<TcpStream>;
+
+struct Runner {
+    config: BotConfig,
+    peer: Peer,
+    udp: UdpSocket,
+    socket: Socket,
+    seen: Arc<Mutex<Seen>>,
+    news: Arc<Notify>,
+    loss: Option<Loss>,
+    needs_key: [bool; 3],
+    ticks: u64,
+    publish: Vec<Value>,
+}
+
+impl Runner {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn expect(&mut self, kind: &str) -> anyhow::Result<()> {
+        timeout(PATIENCE, async {
+            loop {
+                let Some(message) = self.socket.next().await else { anyhow::bail!("the socket ended") };
+                let message: Value = serde_json::from_str(message?.to_text()?)?;
+                self.handle_message(&message).await?;
+                if message["type"] == kind {
+                    return Ok(());
+                }
+                anyhow::ensure!(message["type"] != "error", "the bridge refused: {message}");
+            }
+        })
+        .await?
+    }
+
+    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let mut ticker = tokio::time::interval(AUDIO_EVERY);
+        // A machine that was busy sends late rather than all at once.
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut buffer = vec![0; 2_048];
+        loop {
+            self.flush().await;
+            self.news.notify_waiters();
+            let wake = tokio::time::Instant::from_std(self.peer.poll_timeout());
+            tokio::select! {
+                message = self.socket.next() => {
+                    let Some(Ok(message)) = message else { break };
+                    let Ok(text) = message.to_text() else { continue };
+                    let Ok(value) = serde_json::from_str::<Value>(text) else { continue };
+                    if self.handle_message(&value).await.is_err() {
+                        break;
+                    }
+                }
+                datagram = self.udp.recv_from(&mut buffer) => {
+                    // A closed port on the other side is told here; the media side notices by itself.
+                    let Ok((bytes, source)) = datagram else { continue };
+                    self.handle_datagram(source, &buffer[..bytes]);
+                }
+                _ = ticker.tick() => self.send_media(),
+                () = tokio::time::sleep_until(wake) => self.peer.handle_timeout(Instant::now()),
+                order = orders.recv() => {
+                    let Some(order) = order else { break };
+                    if self.obey(order).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        self.seen().is_over = true;
+        self.news.notify_waiters();
+    }
+
+    fn handle_datagram(&mut self, source: SocketAddr, datagram: &[u8]) {
+        if self.loss.as_mut().is_some_and(|loses| loses(datagram)) {
+            return;
+        }
+        let Ok(local) = self.udp.local_addr() else { return };
+        self.peer.handle_datagram(Instant::now(), source, local, datagram);
+    }
+
+    async fn obey(&mut self, order: Order) -> anyhow::Result<()> {
+        match order {
+            Order::Voice(dbov) => {
+                self.config.voice_dbov = dbov;
+                self.publish().await?;
+            }
+            Order::Camera(on) => {
+                self.config.camera = on;
+                self.needs_key = [true; 3];
+                self.publish().await?;
+            }
+            Order::Say(text) => self.socket.send(Message::text(text)).await?,
+            Order::Lose(loss) => self.loss = Some(loss),
+            Order::Inject(datagram) => {
+                let path = self.seen().path;
+                if let Some((_, server)) = path {
+                    self.udp.send_to(&datagram, server).await?;
+                }
+            }
+            Order::Leave => say(&mut self.socket, &json!({ "type": "leave" })).await?,
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self) -> anyhow::Result<()> {
+        self.publish = vec![
+            json!({ "kind": "microphone", "active": self.config.voice_dbov.is_some(), "height_px": 0 }),
+            json!({ "kind": "camera", "active": self.config.camera, "height_px": 720 }),
+        ];
+        say(&mut self.socket, &json!({ "type": "publish", "ups": self.publish })).await
+    }
+
+    fn send_media(&mut self) {
+        if !self.seen().is_connected {
+            return;
+        }
+        let now = Instant::now();
+        self.ticks += 1;
+        if let Some(level) = self.config.voice_dbov {
+            self.peer.send_audio(now, level);
+        }
+        if self.config.camera && self.ticks.is_multiple_of(AUDIO_PER_FRAME) {
+            for (layer, (packets, bytes)) in LAYERS.into_iter().enumerate() {
+                let is_key = std::mem::take(&mut self.needs_key[layer]);
+                self.peer.send_video(now, UpKind::Camera, layer, is_key, packets, bytes);
+            }
+        }
+    }
+
+    /// Carries out what the media side wants to send and writes down what happened to it.
+    async fn flush(&mut self) {
+        while let Some(datagram) = self.peer.poll_datagram() {
+            // An address that cannot be reached from here is no fault: ICE tries others.
+            let is_sent = self.udp.send_to(&datagram.contents, datagram.destination).await.is_ok();
+            let mut seen = self.seen();
+            if is_sent && datagram.contents.first().is_some_and(|first| *first >= 20) {
+                seen.path = Some((datagram.source, datagram.destination));
+            }
+            if seen.sent.len() == SENT_MAX {
+                seen.sent.pop_front();
+            }
+            seen.sent.push_back(datagram.contents);
+        }
+        while let Some(event) = self.peer.poll_event() {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            match event {
+                PeerEvent::Connected => {
+                    seen.is_connected = true;
+                    seen.transport_changes += 1;
+                }
+                PeerEvent::Disconnected => {
+                    seen.is_connected = false;
+                    seen.transport_changes += 1;
+                }
+                PeerEvent::KeyFrameWanted { layer, .. } => {
+                    seen.key_frames_wanted += 1;
+                    self.needs_key[layer] = true;
+                }
+                PeerEvent::Received(received) => {
+                    *seen.counts.entry((received.stamp.sender, received.stamp.kind)).or_default() += 1;
+                    if seen.received.len() < RECEIVED_MAX {
+                        seen.received.push((Instant::now(), received));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn handle_message(&mut self, message: &Value) -> anyhow::Result<()> {
+        let kind = message["type"].as_str().unwrap_or_default();
+        match kind {
+            "welcome" => {
+                let mut seen = self.seen();
+                seen.member = message["member"].as_u64().unwrap_or_default();
+                for member in list(&message["members"]) {
+                    seen.members.insert(id(&member["id"]), member.clone());
+                }
+                note_slots(&mut seen, &message["slots"]);
+            }
+            "answer" => {
+                let sdp = message["sdp"].as_str().unwrap_or_default();
+                self.peer.accept_answer(sdp)?;
+                self.peer.handle_timeout(Instant::now());
+                self.seen().answer = sdp.into();
+                self.view().await?;
+            }
+            "joined" | "changed" => {
+                let member = &message["member"];
+                self.seen().members.insert(id(&member["id"]), member.clone());
+                self.view().await?;
+            }
+            "left" => {
+                self.seen().members.remove(&id(&message["member"]));
+                self.view().await?;
+            }
+            "slots" => note_slots(&mut self.seen(), &message["slots"]),
+            "error" => {
+                let code = message["code"].as_str().unwrap_or_default().to_owned();
+                self.seen().errors.push(code);
+            }
+            "ping" => say(&mut self.socket, &json!({ "type": "pong", "nonce": message["nonce"] })).await?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Shows the others' cameras, in order of arrival, as far as there are slots.
+    async fn view(&mut self) -> anyhow::Result<()> {
+        let slots: Vec<Value> = {
+            let seen = self.seen();
+            let has_camera = |member: &&Value| {
+                id(&member["id"]) != seen.member
+                    && list(&member["ups"]).iter().any(|up| up["kind"] == "camera" && up["active"] == true)
+            };
+            let others = seen.members.values().filter(has_camera);
+            let wish = |(mid, member): (String, &Value)| {
+                json!({
+                    "mid": mid,
+                    "up": { "peer": member["id"], "kind": "camera" },
+                    "height_px": self.config.height_px,
+                })
+            };
+            self.peer.video_slots().into_iter().zip(others).map(wish).collect()
+        };
+        say(&mut self.socket, &json!({ "type": "view", "slots": slots })).await
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn id(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_default()
+}
+
+fn note_slots(seen: &mut Seen, slots: &Value) {
+    for slot in list(slots) {
+        let up = &slot["up"];
+        let carried = up["kind"].as_str().map(|kind| (id(&up["peer"]), kind.to_owned()));
+        seen.slots.insert(slot["mid"].as_str().unwrap_or_default().to_owned(), carried);
+    }
+}
+
+/// Opens the signaling socket.
+///
+/// # Errors
+/// What the network or the bridge said instead.
+pub async fn connect(port: u16) -> anyhow::Result<Socket> {
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    Ok(client_async(format!("ws://localhost:{port}/api/socket"), stream).await?.0)
+}
+
+/// Asks for a join token.
+///
+/// # Errors
+/// What the network or the bridge said instead.
+pub async fn token(port: u16, meeting: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    let request = format!(
+        "POST /api/meetings/{meeting}/token HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut response = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut response)).await??;
+    let (head, body) = response.split_once("\r\n\r\n").ok_or_else(|| anyhow::anyhow!("no HTTP answer"))?;
+    anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "no token: {head}");
+    let body: Value = serde_json::from_str(body)?;
+    Ok(body["token"].as_str().unwrap_or_default().to_owned())
+}
+
+async fn say(socket: &mut Socket, message: &Value) -> anyhow::Result<()> {
+    Ok(socket.send(Message::text(message.to_string())).await?)
+}
