@@ -16,8 +16,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// How long a stop may take in all: people must not wait for their terminal.
-const STOP: Duration = Duration::from_millis(1500);
+/// How long the last words to everyone may take: people must not wait for their terminal.
+const STOP: Duration = Duration::from_millis(1300);
+
+/// How long the media plane's threads may take to end after that.
+const STOP_MEDIA: Duration = Duration::from_millis(500);
 
 /// How often a free port is tried that is free for TCP but not for UDP.
 const FREE_PORT_TRIES: usize = 20;
@@ -47,8 +50,8 @@ pub enum StartError {
     #[error("--log: {0}")]
     Log(#[from] tracing_subscriber::filter::ParseError),
     /// The media plane did not start.
-    #[error("the media plane cannot start: {0:#}")]
-    Media(anyhow::Error),
+    #[error(transparent)]
+    Media(#[from] asamblea_sfu_io::plane::StartError),
 }
 
 impl StartError {
@@ -77,9 +80,17 @@ pub(crate) struct Shared {
 pub struct Bridge {
     port: u16,
     network: Vec<IpAddr>,
+    plane: Arc<dyn MediaPlane>,
     shared: Arc<Shared>,
     server: JoinHandle<()>,
     router: JoinHandle<()>,
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.server.abort();
+        self.router.abort();
+    }
 }
 
 impl Bridge {
@@ -113,7 +124,7 @@ impl Bridge {
         let (sink, events) = media::events(EVENTS_MAX);
         let (listener, port, plane) = listen(&config, |port| plane(&config, port, Arc::clone(&sink))).await?;
 
-        let registry = Registry::new(plane, Arc::clone(&signer), MEETINGS_MAX, config.timing);
+        let registry = Registry::new(Arc::clone(&plane), Arc::clone(&signer), MEETINGS_MAX, config.timing);
         let router = tokio::spawn(Arc::clone(&registry).route(events));
         let shared = Arc::new(Shared {
             registry,
@@ -136,7 +147,7 @@ impl Bridge {
             let _ = serve.with_graceful_shutdown(stopped).await;
         });
         tracing::info!("the bridge is up");
-        Ok(Self { port, network, shared, server, router })
+        Ok(Self { port, network, plane, shared, server, router })
     }
 
     /// The port of HTTP, HTTPS and media.
@@ -166,7 +177,12 @@ impl Bridge {
             tracing::debug!("some sockets did not take their last words in time");
         }
         self.server.abort();
-        self.router.abort();
+        let plane = Arc::clone(&self.plane);
+        // Joins threads, which is not for a task to wait for.
+        let stopped = tokio::task::spawn_blocking(move || plane.stop());
+        if timeout(STOP_MEDIA, stopped).await.is_err() {
+            tracing::warn!("the media plane did not stop in time");
+        }
         tracing::info!("the bridge has stopped");
     }
 }

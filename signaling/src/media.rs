@@ -2,13 +2,12 @@
 //! bounded queue. Never decides anything and never waits: the media plane's threads must not stand still because
 //! signaling is busy.
 
-use crate::bridge::StartError;
-use crate::config::Config;
+use crate::{Config, StartError};
 use asamblea_seam::{Command, Event, PeerId};
 use asamblea_sfu_io::plane;
 use asamblea_sfu_io::port::PortError;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
@@ -20,29 +19,35 @@ pub const EVENTS_MAX: usize = 8192;
 pub trait MediaPlane: Send + Sync + 'static {
     /// Takes a command. Must not block for long: rooms call it from their tasks.
     fn handle(&self, command: Command);
+
+    /// Ends it; returns when its port is free. Commands after it do nothing.
+    fn stop(&self);
 }
 
 impl MediaPlane for plane::MediaPlane {
     fn handle(&self, command: Command) {
         plane::MediaPlane::handle(self, command);
     }
+
+    fn stop(&self) {
+        plane::MediaPlane::stop(self);
+    }
 }
 
-/// Starts the media plane of this process on `port`.
+/// Starts the media plane of this process on the port that signaling has taken.
 pub(crate) fn start(config: &Config, port: u16, sink: EventSink) -> Result<Arc<dyn MediaPlane>, StartError> {
-    let bind = config.bind.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-    let config = plane::Config {
-        bind: SocketAddr::new(bind, port),
+    let plane = plane::MediaPlane::start(plane::Config {
+        bind: SocketAddr::new(config.bind.unwrap_or(Ipv6Addr::UNSPECIFIED.into()), port),
         public_addresses: config.public_address.clone(),
         shards: config.shards.map_or(0, usize::from),
         pad_runs: config.pad_runs,
         events: Box::new(move |event| sink(event)),
-    };
-    match plane::MediaPlane::start(config) {
+    });
+    match plane {
         Ok(plane) => Ok(Arc::new(plane)),
-        Err(plane::StartError::Port(PortError::InUse { .. })) => Err(StartError::PortTaken(port)),
-        Err(plane::StartError::Port(PortError::NotAllowed { .. })) => Err(StartError::PortForbidden(port)),
-        Err(error) => Err(StartError::Media(error.into())),
+        Err(plane::StartError::Port(PortError::InUse { port })) => Err(StartError::PortTaken(port)),
+        Err(plane::StartError::Port(PortError::NotAllowed { port })) => Err(StartError::PortForbidden(port)),
+        Err(error) => Err(StartError::Media(error)),
     }
 }
 

@@ -9,8 +9,9 @@ use tracing_subscriber::filter::ParseError;
 /// # Errors
 /// When the filter cannot be understood.
 pub fn start(filter: &str) -> Result<(), ParseError> {
-    // The embedded client names every file at start, which tells nobody anything.
-    let filter = EnvFilter::try_new(format!("memory_serve=warn,{filter}"))?;
+    // The embedded client names every file at start, and the DTLS library warns of every extension that it does not
+    // know, which any stranger's browser can make it do: neither tells anybody anything.
+    let filter = EnvFilter::try_new(format!("memory_serve=warn,rtc_dtls=off,{filter}"))?;
     // Only fails when a subscriber is set already: by a test, for instance.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -33,6 +33,8 @@ impl MediaPlane for Recorder {
             (self.sink)(Event::Answer { peer, revision, sdp: format!("answer to {sdp}") });
         }
     }
+
+    fn stop(&self) {}
 }
 
 struct World {

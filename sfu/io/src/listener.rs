@@ -67,7 +67,8 @@ impl Listener {
         let waker = Waker::new(poll.registry(), WAKE)?;
         let counters = Arc::new(ListenerCounters::default());
         let stopping = Arc::new(AtomicBool::new(false));
-        let state = Listening { sockets, gate, shards, counters: counters.clone(), stopping: stopping.clone() };
+        let state =
+            Listening { sockets, gate, shards, counters: counters.clone(), stopping: stopping.clone() };
         let thread =
             std::thread::Builder::new().name("media-listener".into()).spawn(move || state.run(poll))?;
         Ok(Self { counters, stopping, waker, thread: Some(thread) })

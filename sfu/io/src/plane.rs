@@ -11,7 +11,9 @@ use crate::port::{self, LocalPort, PortError};
 use crate::shard::{EventSink, ShardThread};
 use crate::stats::PlaneStats;
 use asamblea_seam::{Command, Event, PeerId, RoomId, UpLine};
-use asamblea_sfu_core::negotiate::{IceCredentials, LocalDescriptionParams, NegotiateError, Negotiator, Offer};
+use asamblea_sfu_core::negotiate::{
+    IceCredentials, LocalDescriptionParams, NegotiateError, Negotiator, Offer,
+};
 use asamblea_sfu_core::room::{RoomConfig, WallClock};
 use asamblea_sfu_core::rtp::time::Ntp;
 use asamblea_sfu_core::shard::{Shard, ShardCommand, ShardConfig};
@@ -25,6 +27,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// From the NTP epoch to the Unix epoch: 70 years with 17 leap days.
+const NTP_TO_UNIX_S: u64 = (70 * 365 + 17) * 86_400;
 
 /// How the media plane is to be started.
 pub struct Config {
@@ -49,10 +54,14 @@ pub enum StartError {
     #[error(transparent)]
     Port(#[from] PortError),
     /// No random numbers, so no secrets.
-    #[error("the operating system gives no random numbers ({0}): without them nothing is secret, so nothing is started")]
+    #[error(
+        "the operating system gives no random numbers ({0}): without them nothing is secret, so nothing is started"
+    )]
     Random(getrandom::Error),
     /// No thread or no descriptor for one.
-    #[error("a media thread could not be started ({0}): raise the limits of processes and open files (`ulimit -u -n`)")]
+    #[error(
+        "a media thread could not be started ({0}): raise the limits of processes and open files (`ulimit -u -n`)"
+    )]
     Thread(#[source] io::Error),
 }
 
@@ -96,7 +105,7 @@ impl MediaPlane {
                 let config = ShardConfig {
                     identity: identity.clone(),
                     seed: u64::from_ne_bytes(random()),
-                    room: RoomConfig { pad_runs: config.pad_runs, ..RoomConfig::new(wall_clock()) },
+                    room: room_config(now, config.pad_runs),
                 };
                 Shard::new(config, now)
             };
@@ -329,13 +338,13 @@ impl Places {
     }
 }
 
-/// The system's clock as RTCP tells it: seconds since 1900 in 32.32 bits (RFC 5905 section 6).
-fn wall_clock() -> WallClock {
-    const SECONDS_1900_TO_1970: u64 = 2_208_988_800;
-    let (at, unix) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+fn room_config(now: Instant, pad_runs: bool) -> RoomConfig {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // RFC 5905 section 6: seconds since 1900, wrapping in 2036, and their binary fraction.
+    let seconds = unix.as_secs().wrapping_add(NTP_TO_UNIX_S) & 0xffff_ffff;
     let fraction = (u64::from(unix.subsec_nanos()) << 32) / 1_000_000_000;
-    let seconds = unix.as_secs().wrapping_add(SECONDS_1900_TO_1970);
-    WallClock { at, ntp: Ntp((seconds << 32) | fraction) }
+    let wall_clock = WallClock { at: now, ntp: Ntp((seconds << 32) | fraction) };
+    RoomConfig { pad_runs, ..RoomConfig::new(wall_clock) }
 }
 
 /// Random bytes, fit for secrets.

@@ -180,7 +180,17 @@ impl<C: Send + 'static> ShardThread<C> {
         let stopping = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name(format!("media-shard-{index}")).spawn({
             let (counters, stopping) = (counters.clone(), stopping.clone());
-            move || run(poll, port, make, Mail { commands: command_mail, checks: check_mail }, events, counters, stopping)
+            move || {
+                run(
+                    poll,
+                    port,
+                    make,
+                    Mail { commands: command_mail, checks: check_mail },
+                    events,
+                    counters,
+                    stopping,
+                )
+            }
         })?;
         Ok(Self {
             commands,
@@ -281,7 +291,9 @@ fn run<H: Heart>(
         }));
         match result {
             Ok(Ok(())) => return,
-            Ok(Err(error)) => tracing::error!(%error, "a shard cannot wait for its sockets and starts afresh"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a shard cannot wait for its sockets and starts afresh")
+            }
             Err(_) => tracing::error!("a shard panicked; its peers are lost and it starts afresh"),
         }
         // What a panic left of it may panic again while it is taken apart.

@@ -423,6 +423,3 @@ impl Room {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

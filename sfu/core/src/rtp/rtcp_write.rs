@@ -63,7 +63,7 @@ impl<'a> Writer<'a> {
 
     /// Reserves a packet of `bytes` (a multiple of 4) and writes its header.
     fn begin(&mut self, count: u8, kind: u8, bytes: usize) -> Option<&mut [u8]> {
-        debug_assert!(bytes % 4 == 0 && bytes >= 4, "RTCP is made of 32-bit words");
+        debug_assert!(bytes.is_multiple_of(4) && bytes >= 4, "RTCP is made of 32-bit words");
         let packet = self.out.get_mut(self.at..self.at + bytes)?;
         self.at += bytes;
         packet.fill(0);

@@ -28,7 +28,7 @@ impl Sequence {
 
     /// A number far above `self` for a stream that began anew, so that no number of the two is the same.
     pub fn begin_anew(self, wire: u16) -> Self {
-        Self(((self.0 >> 16) + 2 << 16) + u64::from(wire))
+        Self((((self.0 >> 16) + 2) << 16) + u64::from(wire))
     }
 
     /// The number `count` later.

@@ -332,9 +332,10 @@ impl Transport {
         self.events.pop_front()
     }
 
-    /// Where to send: the path of the newest nomination.
+    /// Where to send: the path of the newest nomination. Until one arrives (the nominating check may be the one that
+    /// was lost), the path on which the handshake was spoken.
     pub fn send_path(&self) -> Option<PathId> {
-        self.ice.nominated()
+        self.ice.nominated().or_else(|| self.dtls_path.filter(|path| self.ice.has_path(*path)))
     }
 
     /// Whether media may flow.

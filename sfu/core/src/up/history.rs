@@ -52,6 +52,8 @@ pub struct History {
     head: u64,
     /// The position that lies at the start of the ring.
     base: u64,
+    /// What lay below this position was overwritten before the ring last grew.
+    floor: u64,
     mark: Option<Mark>,
 }
 
@@ -106,7 +108,9 @@ impl History {
     pub fn get(&self, sequence: Sequence) -> Option<Kept<'_>> {
         let place = (sequence.0 & (self.index.len() as u64).wrapping_sub(1)) as usize;
         let entry = self.index.get(place)?;
-        if entry.sequence != sequence.0 || self.head - entry.position > self.bytes.len() as u64 {
+        let is_overwritten =
+            entry.position < self.floor || self.head - entry.position > self.bytes.len() as u64;
+        if entry.sequence != sequence.0 || is_overwritten {
             return None;
         }
         let at = (entry.position.wrapping_sub(self.base) & (self.bytes.len() as u64 - 1)) as usize;
@@ -130,6 +134,7 @@ impl History {
         let oldest = (self.head.wrapping_sub(self.base) & (capacity as u64 - 1)) as usize;
         self.bytes.rotate_left(oldest);
         self.base = self.head.wrapping_sub(capacity as u64);
+        self.floor = self.floor.max(self.head.saturating_sub(capacity as u64));
         self.bytes.resize(capacity * 2, 0);
     }
 

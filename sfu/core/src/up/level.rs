@@ -50,7 +50,7 @@ impl Level {
 
     fn move_towards(&mut self, loudness: i32) {
         let difference = loudness * 256 - self.loudness_256;
-        self.loudness_256 += if difference > 0 { difference / 3 } else { difference / 24 };
+        self.loudness_256 += if difference > 0 { difference / 3 } else { difference / 40 };
         let from = if self.is_speaking { SPEAKING_TO_DB } else { SPEAKING_FROM_DB };
         self.is_speaking = self.db() >= from;
     }
