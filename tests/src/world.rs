@@ -162,6 +162,15 @@ impl World {
         self.settle();
     }
 
+    /// Breaks the sockets of a client's paths, as an operating system may.
+    pub fn fail_paths(&mut self, index: usize) {
+        if let Some(path) = self.paths.remove(&self.clients[index].address) {
+            self.remotes.remove(&path);
+            self.shard.handle_path_failed(self.now, path);
+        }
+        self.settle();
+    }
+
     /// Lets time pass.
     pub fn run(&mut self, duration: Duration) {
         let end = self.now + duration;

@@ -160,6 +160,26 @@ fn a_view_that_changes_stops_the_old_picture_and_starts_the_new_at_a_key_frame()
 }
 
 #[test]
+fn a_broken_path_is_opened_again_and_media_goes_on() {
+    let mut world = World::new(4);
+    for _ in 0..2 {
+        let index = world.join(clean(), 1, 1);
+        world.publish(index, &[UpKind::Microphone, UpKind::Camera]);
+    }
+    assert!(world.run_until(CONNECT, everyone_is_connected));
+    world.view(0, &[(1, 720)]);
+    everyone_talks(&mut world, Duration::from_secs(1));
+    world.fail_paths(0);
+    everyone_talks(&mut world, Duration::from_secs(8));
+    let a_second_ago = world.now - Duration::from_secs(1);
+    let client = &world.clients[0];
+    let late = |kind: u8| client.received.iter().filter(|(at, it)| *at > a_second_ago && it.stamp.kind == kind).count();
+    assert!(late(0) > 40, "{} packets of sound in the last second", late(0));
+    assert!(late(1) > 50, "{} packets of pictures in the last second", late(1));
+    assert_streams_are_decodable(client);
+}
+
+#[test]
 fn many_seeds_of_lossy_meetings_stay_decodable() {
     for seed in 100..116 {
         let mut world = World::new(seed);

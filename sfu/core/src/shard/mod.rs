@@ -424,13 +424,19 @@ impl Shard {
                 self.dirty_rooms.pop();
                 continue;
             };
-            let Some(member) = entry.members.get(peer).and_then(|&key| self.members.get_mut(key)) else {
-                continue;
-            };
-            let Some(path) = member.transport.send_path() else { continue };
-            let Some(srtp) = member.transport.srtp() else { continue };
-            self.runs_path = path;
-            entry.room.flush(self.now, peer, &mut Sealer { srtp, runs: &mut self.runs });
+            let member = entry.members.get(peer).and_then(|&key| self.members.get_mut(key));
+            let way = member.and_then(|member| {
+                let path = member.transport.send_path()?;
+                Some((path, member.transport.srtp()?))
+            });
+            match way {
+                Some((path, srtp)) => {
+                    self.runs_path = path;
+                    entry.room.flush(self.now, peer, &mut Sealer { srtp, runs: &mut self.runs });
+                }
+                // Flushed all the same: the room counts on it before it names the peer again.
+                None => entry.room.flush(self.now, peer, &mut Nowhere),
+            }
         }
     }
 }
@@ -455,6 +461,14 @@ impl Egress for Sealer<'_> {
             self.srtp.seal_rtcp(buffer, plaintext_bytes)
         });
     }
+}
+
+/// Takes what a room sends to a subscriber that has no path at the moment: lost, as on any broken line.
+struct Nowhere;
+
+impl Egress for Nowhere {
+    fn rtp(&mut self, _extended_sequence: u64, _write: impl FnOnce(&mut [u8]) -> usize) {}
+    fn rtcp(&mut self, _write: impl FnOnce(&mut [u8]) -> usize) {}
 }
 
 /// Inside.
