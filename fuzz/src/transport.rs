@@ -61,6 +61,7 @@ pub fn dtls_prefilter(data: &[u8]) {
         }
         let (datagram, behind) = rest.split_at(usize::from(u16::from_be_bytes(*length)).min(rest.len()));
         rest = behind;
+        messages.note(datagram);
         let mut passed = Vec::new();
         filter.handle_datagram(datagram, &mut passed);
         if !is_over {
@@ -74,14 +75,43 @@ pub fn dtls_prefilter(data: &[u8]) {
     assert!(messages.next <= MESSAGES_MAX);
 }
 
-/// What the DTLS library would get to see.
+/// What the DTLS library would get to see, and what it is made of.
 #[derive(Default)]
 struct Messages {
     /// The next message's number.
     next: u16,
+    /// Every fragment that was received: message number, length of the whole, offset, bytes.
+    fragments: Vec<(u16, usize, usize, Vec<u8>)>,
 }
 
 impl Messages {
+    fn note(&mut self, mut datagram: &[u8]) {
+        let u24 = |bytes: &[u8]| u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]) as usize;
+        while let Some((header, behind)) = datagram.split_first_chunk::<13>() {
+            let body_bytes = usize::from(u16::from_be_bytes([header[11], header[12]]));
+            let Some((mut body, behind)) = behind.split_at_checked(body_bytes) else { return };
+            datagram = behind;
+            while let Some((header, behind)) = body.split_first_chunk::<12>() {
+                let Some((bytes, behind)) = behind.split_at_checked(u24(&header[9..])) else { break };
+                body = behind;
+                let number = u16::from_be_bytes([header[4], header[5]]);
+                self.fragments.push((number, u24(&header[1..]), u24(&header[6..]), bytes.to_vec()));
+            }
+        }
+    }
+
+    /// Whether every byte of a message was received in its place.
+    fn is_received(&self, number: u16, message: &[u8]) -> bool {
+        let mut is_known = vec![false; message.len()];
+        let own = |fragment: &&(u16, usize, usize, _)| fragment.0 == number && fragment.1 == message.len();
+        for (_, _, offset, bytes) in self.fragments.iter().filter(own) {
+            for (at, byte) in (*offset..message.len()).zip(bytes) {
+                is_known[at] |= message[at] == *byte;
+            }
+        }
+        is_known.into_iter().all(|known| known)
+    }
+
     /// Records follow each other without a gap, and handshake messages in the clear are whole, in order and each
     /// there once.
     fn check(&mut self, mut passed: &[u8], is_over: bool) {
@@ -98,6 +128,7 @@ impl Messages {
                     "one fragment is the whole"
                 );
                 assert_eq!(body.len() - 12, u32::from_be_bytes([0, body[1], body[2], body[3]]) as usize);
+                assert!(self.is_received(self.next, &body[12..]), "nothing is made up");
                 let _ = offered_srtp_profile(&body[12..]);
                 self.next += 1;
             }

@@ -39,6 +39,9 @@ const ERRORS: (u32, u32) = (5, 20);
 /// Refused messages in a row after which a flood is cut off.
 const REFUSED_MAX: u32 = 2000;
 
+/// How long is waited for a frame that may have come while the server itself stood still.
+const AFTER_SILENCE: Duration = Duration::from_millis(250);
+
 /// How long the last words to a socket may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -193,40 +196,45 @@ impl Visit {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut nonce = 0u32;
         loop {
-            tokio::select! {
+            let frame = tokio::select! {
                 () = cut.notified() => return too_slow(),
-                () = sleep_until(heard + self.timing.silence) => return None,
                 outgoing = self.outgoing.recv() => match outgoing {
                     Some(Outgoing::Text(text)) => {
                         // While a reader is slow nothing is read from it either.
                         tokio::select! {
+                            biased;
                             sent = socket.send(Message::Text(text)) => sent.ok()?,
                             () = cut.notified() => return too_slow(),
                             () = sleep_until(heard + self.timing.silence) => return None,
                         }
+                        continue;
                     }
                     Some(Outgoing::Close) | None => return None,
                 },
                 _ = ping.tick() => {
                     nonce = nonce.wrapping_add(1);
                     self.say(&ServerMessage::Ping { nonce });
+                    continue;
                 }
-                frame = socket.recv() => {
-                    heard = Instant::now();
-                    let (code, message) = match self.budget.take(frame) {
-                        Taken::Message(ClientMessage::Pong { .. }) | Taken::Nothing => continue,
-                        Taken::Message(message) => {
-                            self.mailbox.send(Input::Message(self.id, message)).await.ok()?;
-                            continue;
-                        }
-                        Taken::Unknown(_) => (ErrorCode::Malformed, "not a message of this protocol"),
-                        Taken::Refused(code, message) => (code, message),
-                        Taken::Ended(last) => return last,
-                    };
-                    if self.budget.may_complain() {
-                        self.say(&ServerMessage::Error { code, message: message.into(), fatal: false });
-                    }
+                frame = socket.recv() => frame,
+                () = sleep_until(heard + self.timing.silence) => {
+                    // If it was this machine that stood still, what the client said in time waits to be read.
+                    timeout(AFTER_SILENCE, socket.recv()).await.ok()?
                 }
+            };
+            heard = Instant::now();
+            let (code, message) = match self.budget.take(frame) {
+                Taken::Message(ClientMessage::Pong { .. }) | Taken::Nothing => continue,
+                Taken::Message(message) => {
+                    self.mailbox.send(Input::Message(self.id, message)).await.ok()?;
+                    continue;
+                }
+                Taken::Unknown(_) => (ErrorCode::Malformed, "not a message of this protocol"),
+                Taken::Refused(code, message) => (code, message),
+                Taken::Ended(last) => return last,
+            };
+            if self.budget.may_complain() {
+                self.say(&ServerMessage::Error { code, message: message.into(), fatal: false });
             }
         }
     }

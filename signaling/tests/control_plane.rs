@@ -8,8 +8,9 @@ use asamblea::protocol::{
 use asamblea::{Bridge, Config};
 use asamblea_seam::{Command, Event, PeerId, UpKind, UpState};
 use futures_util::{SinkExt, StreamExt};
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -37,6 +38,24 @@ impl MediaPlane for Recorder {
     fn stop(&self) {}
 }
 
+thread_local! {
+    /// What was logged on this thread: a test's runtime has just one, on which its bridge lives, too.
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Captured;
+
+impl std::io::Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.with_borrow_mut(|log| log.extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 struct World {
     bridge: Bridge,
     plane: Arc<Recorder>,
@@ -47,6 +66,13 @@ async fn world() -> World {
 }
 
 async fn world_with(config: Config) -> World {
+    // One subscriber for all tests: whether a log line is of interest is cached for the process.
+    static CAPTURE: Once = Once::new();
+    CAPTURE.call_once(|| {
+        let subscriber =
+            tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(|| Captured);
+        tracing::subscriber::set_global_default(subscriber.finish()).expect("nobody else set one");
+    });
     let config = Config { port: 0, bind: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), ..config };
     let made = Mutex::new(None);
     let bridge = Bridge::start_with(config, |_, _, sink| {
@@ -362,8 +388,8 @@ async fn a_slow_reader_is_cut_off_and_may_resume() {
     ana.say(&ClientMessage::Offer { revision: 1, sdp: "v=0".into(), ups: vec![] }).await;
     ana.until(|message| matches!(message, ServerMessage::Answer { .. })).await;
     // More than the kernel's buffers and the queue hold, while Ana does not read.
-    let answer = Event::Answer { peer: welcome.member, revision: 1, sdp: "x".repeat(200_000) };
-    for _ in 0..400 {
+    let answer = Event::Answer { peer: welcome.member, revision: 1, sdp: "x".repeat(40_000) };
+    for _ in 0..700 {
         (world.plane.sink)(answer.clone());
     }
     luis.until(|message| matches!(message, ServerMessage::Changed { member } if !member.present)).await;
@@ -533,25 +559,6 @@ async fn plain_and_tls_share_one_port_and_plain_from_elsewhere_is_redirected() {
 
 #[tokio::test]
 async fn logs_at_info_name_no_person_address_or_meeting() {
-    #[derive(Clone, Default)]
-    struct Captured(Arc<Mutex<Vec<u8>>>);
-    impl std::io::Write for Captured {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("no panic").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let captured = Captured::default();
-    let writer = captured.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::INFO)
-        .with_writer(move || writer.clone())
-        .finish();
-    // The test's runtime has one thread, so this hears every task of the bridge.
-    let _guard = tracing::subscriber::set_default(subscriber);
     let world = world().await;
     let (mut ana, welcome) = world.join("secretmeeting", "Secretname").await;
     let (_again, _) = world.join_with("secretmeeting", "Secretname", Some(welcome.resume)).await;
@@ -561,7 +568,7 @@ async fn logs_at_info_name_no_person_address_or_meeting() {
     ana.ends().await;
     world.http("GET", "/secretmeeting", "Host: localhost\r\n").await;
     world.bridge.stop().await;
-    let log = String::from_utf8(captured.0.lock().expect("no panic").clone()).expect("UTF-8");
+    let log = LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned());
     assert!(log.contains("the bridge is up"), "nothing was captured: {log}");
     for secret in ["secretmeeting", "Secretname", "127.0.0.1"] {
         assert!(!log.contains(secret), "{secret} is in the log: {log}");
