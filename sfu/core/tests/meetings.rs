@@ -390,8 +390,10 @@ fn a_publishers_retransmission_fills_the_gap() {
 fn sender_reports_keep_sound_and_picture_in_step() {
     let mut meeting = pair();
     meeting.view(1, &[("v0", Some(0), 180)]);
-    meeting.send_frame(0, 0, true);
+    // Sound and picture of one moment; the picture travels longer.
     meeting.send_sound(0, 30);
+    meeting.pass(150 * MS);
+    meeting.send_frame(0, 0, true);
     let (audio, video) = (meeting.people[0].microphone.clone(), meeting.people[0].camera[0].clone());
     // Both streams' clocks meet at one moment of the sender's own wall clock, which is an hour off.
     let theirs = Ntp(0xeeee_0000_0000_0000 - (3_600 << 32));
@@ -511,9 +513,9 @@ fn new_keys_begin_every_stream_before_its_first_wraparound() {
     let mut meeting = pair();
     meeting.view(1, &[("v0", Some(0), 180)]);
     let cross = |meeting: &mut Meeting| {
-        for _ in 0..4 {
-            meeting.people[0].camera[0].sequence = meeting.people[0].camera[0].sequence.wrapping_add(20_000);
-            (0..3).for_each(|_| meeting.send_frame(0, 0, true));
+        for _ in 0..30 {
+            meeting.people[0].camera[0].sequence = meeting.people[0].camera[0].sequence.wrapping_add(2_500);
+            meeting.send_frame(0, 0, true);
         }
     };
     cross(&mut meeting);
