@@ -60,9 +60,7 @@ impl PathSocket {
     }
 
     fn open_at(bound: SocketAddr, remote: SocketAddr) -> io::Result<Self> {
-        let socket = port::shared_socket(&bound)?;
-        socket.attach_filter(&DROP_ALL)?;
-        socket.bind(&bound.into())?;
+        let socket = deaf_socket(bound)?;
         socket.connect(&remote.into())?;
         socket.detach_filter()?;
         // Each of these has a default to live with.
@@ -144,6 +142,14 @@ impl PathSocket {
     pub(crate) fn refuse_segmentation(&mut self) {
         self.segments = false;
     }
+}
+
+/// A socket of the port that is bound, not yet connected, and hears nothing.
+fn deaf_socket(bound: SocketAddr) -> io::Result<Socket> {
+    let socket = port::shared_socket(&bound)?;
+    socket.attach_filter(&DROP_ALL)?;
+    socket.bind(&bound.into())?;
+    Ok(socket)
 }
 
 enum Sent {
@@ -279,6 +285,43 @@ mod tests {
             std::thread::yield_now();
         }
         (sent, heard)
+    }
+
+    /// With a path between bind and connect, sends from a stranger; says what the listener and the path heard.
+    fn between_bind_and_connect(listen_at: &str, path_at: &str) -> (usize, usize) {
+        const DATAGRAMS: usize = 40;
+        let (port, listeners) = port::open(listen_at.parse().unwrap()).unwrap();
+        let (stranger, remote) = (client(), client());
+        let path = deaf_socket(SocketAddr::new(path_at.parse().unwrap(), port.port)).unwrap();
+        // From many ports: without the group program they would be shared out by a hash of it.
+        for _ in 0..DATAGRAMS {
+            client().send_to(b"stranger", ("127.0.0.1", port.port)).unwrap();
+        }
+        path.connect(&remote.local_addr().unwrap().into()).unwrap();
+        path.detach_filter().unwrap();
+        // In the order of sending: once these are here, so is what came before them.
+        stranger.send_to(b"last", ("127.0.0.1", port.port)).unwrap();
+        remote.send_to(b"first", ("127.0.0.1", port.port)).unwrap();
+        let mut at_path = heard(&path, 1);
+        assert_eq!(at_path.pop().unwrap(), b"first");
+        let mut at_listener = heard(&listeners[0], 1);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while at_listener.last().unwrap() != b"last" && Instant::now() < deadline {
+            at_listener.extend(drain(&listeners[0]));
+        }
+        assert_eq!(at_listener.pop().unwrap(), b"last");
+        (at_listener.len() * 100 / DATAGRAMS, at_path.len())
+    }
+
+    #[test]
+    fn between_bind_and_connect_the_listener_hears_every_stranger() {
+        assert_eq!(between_bind_and_connect("0.0.0.0:0", "0.0.0.0"), (100, 0));
+        assert_eq!(between_bind_and_connect("127.0.0.1:0", "0.0.0.0"), (100, 0));
+    }
+
+    #[test]
+    fn a_path_bound_by_name_stands_before_the_listener_and_still_hears_no_stranger() {
+        assert_eq!(between_bind_and_connect("0.0.0.0:0", "127.0.0.1"), (0, 0));
     }
 
     #[test]
