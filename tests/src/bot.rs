@@ -54,6 +54,8 @@ pub struct BotConfig {
     pub slots: (usize, usize),
     /// The height at which it shows the others, in pixels.
     pub height_px: u16,
+    /// Whether it shakes hands once a path is there; one that does not never has media.
+    pub shakes_hands: bool,
 }
 
 impl BotConfig {
@@ -68,6 +70,7 @@ impl BotConfig {
             camera: true,
             slots: (3, 4),
             height_px: 720,
+            shakes_hands: true,
         }
     }
 }
@@ -389,10 +392,14 @@ impl Runner {
     /// Carries out what the media side wants to send and writes down what happened to it.
     async fn flush(&mut self) {
         while let Some(datagram) = self.peer.poll_datagram() {
+            // STUN, DTLS, RTP and RTCP are told apart by their first byte (RFC 7983).
+            let first = datagram.contents.first().copied().unwrap_or_default();
+            let is_held_back = !self.config.shakes_hands && (20..64).contains(&first);
             // An address that cannot be reached from here is no fault: ICE tries others.
-            let is_sent = self.udp.send_to(&datagram.contents, datagram.destination).await.is_ok();
+            let is_sent =
+                is_held_back || self.udp.send_to(&datagram.contents, datagram.destination).await.is_ok();
             let mut seen = self.seen();
-            if is_sent && datagram.contents.first().is_some_and(|first| *first >= 20) {
+            if is_sent && first >= 20 {
                 seen.path = Some((datagram.source, datagram.destination));
             }
             if seen.sent.len() == SENT_MAX {
