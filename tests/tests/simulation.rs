@@ -173,7 +173,9 @@ fn a_broken_path_is_opened_again_and_media_goes_on() {
     everyone_talks(&mut world, Duration::from_secs(8));
     let a_second_ago = world.now - Duration::from_secs(1);
     let client = &world.clients[0];
-    let late = |kind: u8| client.received.iter().filter(|(at, it)| *at > a_second_ago && it.stamp.kind == kind).count();
+    let late = |kind: u8| {
+        client.received.iter().filter(|(at, it)| *at > a_second_ago && it.stamp.kind == kind).count()
+    };
     assert!(late(0) > 40, "{} packets of sound in the last second", late(0));
     assert!(late(1) > 50, "{} packets of pictures in the last second", late(1));
     assert_streams_are_decodable(client);
