@@ -6,7 +6,7 @@ use asamblea_tests::bot::{Bot, BotConfig, PATIENCE, connect, token};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
@@ -29,7 +29,8 @@ struct Call {
 
 impl Call {
     async fn start() -> Self {
-        let config = Config { port: 0, bind: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), ..Config::default() };
+        // On every address of the machine, as people run it: a client then reaches the bridge in several ways.
+        let config = Config { port: 0, ..Config::default() };
         let bridge = Bridge::start(config).await.expect("the bridge starts");
         let ana = Bot::join(BotConfig::new(bridge.port(), "call", 1)).await.expect("let in");
         let berta = Bot::join(BotConfig::new(bridge.port(), "call", 2)).await.expect("let in");

@@ -411,6 +411,12 @@ impl<H: Heart> Loop<'_, H> {
             self.close(id);
             self.heart.handle_path_failed(now, id);
         }
+        // The same before the path is there: the first check of the turn says at which address it opens, and the
+        // sender repeats the other.
+        if self.asked.iter().any(|(asker, local)| *asker == check.remote && *local != check.local) {
+            self.counters.sockets.checks_elsewhere.add(1);
+            return;
+        }
         self.asked.push((check.remote, check.local));
         self.heart.handle_check(now, check.remote, &check.datagram);
     }
@@ -483,7 +489,7 @@ impl<H: Heart> Loop<'_, H> {
     }
 
     fn open(&mut self, now: Instant, poll: &Poll, id: PathId, remote: SocketAddr) -> io::Result<()> {
-        let local = self.asked.iter().rev().find(|(asker, _)| *asker == remote).and_then(|(_, local)| *local);
+        let local = self.asked.iter().find(|(asker, _)| *asker == remote).and_then(|(_, local)| *local);
         let socket = PathSocket::open(&self.port, remote, local)?;
         let token = Token(id.0 as usize);
         assert_ne!(token, WAKE, "the heart numbers paths from below");
