@@ -62,17 +62,17 @@ pub(crate) fn forward(it: &Forward) -> anyhow::Result<()> {
         let mut frames: Vec<Vec<Vec<u8>>> =
             (0..it.frames).map(|_| sender.frame(&mut bench, false, it.burst, it.packet_bytes)).collect();
         let sent_before = bench.shard.counters().packets_out;
-        let region = Region::new(ALLOCATOR);
         let mut spent = Duration::ZERO;
         for packets in &mut frames {
+            let region = Region::new(ALLOCATOR);
             let start = Instant::now();
             bench.feed(publisher, packets);
             spent += start.elapsed();
+            let change = region.change();
+            allocations += change.allocations + change.reallocations;
+            region_bytes += change.bytes_allocated;
             bench.advance(Duration::from_millis(40));
         }
-        let change = region.change();
-        allocations += change.allocations;
-        region_bytes += change.bytes_allocated;
         let sent = bench.shard.counters().packets_out - sent_before;
         let expected = u64::from(it.frames) * u64::from(it.burst) * u64::from(it.subscribers);
         ensure!(sent >= expected, "only {sent} of {expected} packets were forwarded");
@@ -134,10 +134,7 @@ pub(crate) fn memory(people: u16) -> anyhow::Result<()> {
     }
     let after_media = region.change();
     let kept = |change: &stats_alloc::Stats| {
-        (change.bytes_allocated as isize - change.bytes_deallocated as isize + change.bytes_reallocated)
-            as f64
-            / f64::from(people)
-            / 1_000.0
+        (change.bytes_allocated as f64 - change.bytes_deallocated as f64) / f64::from(people) / 1_000.0
     };
     println!(
         "{people} people, each sending 3 camera layers and a microphone and watching the {slots} others"
@@ -152,6 +149,7 @@ pub(crate) fn memory(people: u16) -> anyhow::Result<()> {
 
 struct Member {
     id: PeerId,
+    ice: IceCredentials,
     path: PathId,
     srtp: Srtp,
     description: MediaDescription,
@@ -161,6 +159,8 @@ struct Bench {
     now: Instant,
     shard: Shard,
     members: Vec<Member>,
+    consented_at: Instant,
+    checks: u64,
 }
 
 impl Bench {
@@ -168,7 +168,8 @@ impl Bench {
         let now = Instant::now();
         let identity = Arc::new(Identity::with_factory(Fingerprint([1; 32]), Box::new(ImmediateFactory)));
         let room = RoomConfig::new(WallClock { at: now, ntp: Ntp(0xe000_0000_0000_0000) });
-        Self { now, shard: Shard::new(ShardConfig { identity, seed: 1, room }, now), members: Vec::new() }
+        let shard = Shard::new(ShardConfig { identity, seed: 1, room }, now);
+        Self { now, shard, members: Vec::new(), consented_at: now, checks: 0 }
     }
 
     /// Brings a peer in up to a running secure path.
@@ -197,7 +198,7 @@ impl Bench {
         let path = path.expect("an authentic check opens a path");
         self.shard.handle_datagram(self.now, path, &mut HANDSHAKE.clone());
         self.drain();
-        self.members.push(Member { id, path, srtp: client_srtp(fingerprint), description });
+        self.members.push(Member { id, ice, path, srtp: client_srtp(fingerprint), description });
         index
     }
 
@@ -240,8 +241,18 @@ impl Bench {
         }
     }
 
+    /// Lets time pass; every peer renews its consent in time (RFC 7675).
     fn advance(&mut self, duration: Duration) {
         self.now += duration;
+        if self.now - self.consented_at > Duration::from_secs(5) {
+            self.consented_at = self.now;
+            self.checks += 1;
+            for (index, member) in self.members.iter().enumerate() {
+                let transaction = self.checks << 32 | index as u64;
+                let mut check = check(&member.ice, &member.description.remote_ice.ufrag, transaction);
+                self.shard.handle_datagram(self.now, member.path, &mut check);
+            }
+        }
         self.shard.handle_timeout(self.now);
         self.drain();
     }
