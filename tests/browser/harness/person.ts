@@ -10,7 +10,7 @@ const SCREENS: Colour[] = ['magenta', 'cyan', 'orange', 'violet'];
 const NAMES = ['Ana', 'Berta', 'Carlos', 'Dina'];
 
 /** Heard clearly; and silent, far below what Opus leaves of a neighbouring tone. */
-const HEARD_DB = -45;
+export const HEARD_DB = -45;
 const SILENT_DB = -60;
 /** A picture older than this stands still. */
 const FRESH_MS = 2_000;
@@ -30,6 +30,8 @@ export class Person {
   readonly requests: string[];
   /** What the page complained of. */
   readonly complaints: string[];
+  /** Set by a test that makes the page do what it must not. */
+  isProvoked = false;
 
   private constructor(
     name: string,

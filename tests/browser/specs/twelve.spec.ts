@@ -12,6 +12,7 @@ test('two people among ten bots hear each other, see each other and have a tile 
   const bots = new Program('bots', ['--url', link, '--count', String(BOTS), '--seconds', '120']);
   try {
     await bots.says(/^joined 10$/);
+    await bots.says(/^everyone is seen$/);
     const [ana, berta] = [await seat(), await seat()];
     const people = [ana, berta];
     for (const person of people) await person.join(link);

@@ -67,6 +67,10 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
         bots.push(Bot::join(config).await?);
     }
     println!("joined {}", bots.len());
+    for bot in &bots {
+        bot.until("everyone's picture", |seen| seen.seen().len() + 1 == bots.len()).await;
+    }
+    println!("everyone is seen");
     // The clock of a bounded run, or an early end by Ctrl-C or SIGTERM.
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
@@ -74,20 +78,20 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
     }
+    for bot in &bots {
+        let seen = bot.seen();
+        let senders = |kind: u8| seen.counts.keys().filter(|(_, of)| *of == kind).count();
+        let report = json!({
+            "connected": seen.is_connected,
+            "members": seen.members.len(),
+            "voices": senders(0),
+            "cameras": senders(1),
+            "packets": seen.counts.values().sum::<u64>(),
+            "slots": seen.slots.values().flatten().count(),
+        });
+        println!("{report}");
+    }
     for bot in bots {
-        {
-            let seen = bot.seen();
-            let senders = |kind: u8| seen.counts.keys().filter(|(_, of)| *of == kind).count();
-            let report = json!({
-                "connected": seen.is_connected,
-                "members": seen.members.len(),
-                "voices": senders(0),
-                "cameras": senders(1),
-                "packets": seen.counts.values().sum::<u64>(),
-                "slots": seen.slots.values().flatten().count(),
-            });
-            println!("{report}");
-        }
         bot.leave().await;
     }
     Ok(())
