@@ -113,7 +113,7 @@ impl World {
                 seed: self.seed.wrapping_add(index as u64),
                 transport_cc: false,
             }),
-            to_server: Netem::new(link.clone().seed(link_seed)),
+            to_server: Netem::new(link.seed(link_seed)),
             to_client: Netem::new(link.seed(link_seed + 1)),
         };
         self.clients.push(client);

@@ -27,16 +27,13 @@ fn everyone_talks(world: &mut World, duration: Duration) {
     let ticks = duration.as_millis() / 20;
     let mut key_frames_seen: Vec<usize> = world.clients.iter().map(|_| 0).collect();
     for tick in 0..ticks {
-        for index in 0..world.clients.len() {
-            let now = world.now;
-            let client = &mut world.clients[index];
+        let now = world.now;
+        for (client, seen) in world.clients.iter_mut().zip(&mut key_frames_seen) {
             client.peer.send_audio(now, 30);
             if tick % 2 == 0 {
-                let wanted: BTreeSet<usize> = client.key_frames_wanted[key_frames_seen[index]..]
-                    .iter()
-                    .map(|(_, _, layer)| *layer)
-                    .collect();
-                key_frames_seen[index] = client.key_frames_wanted.len();
+                let wanted: BTreeSet<usize> =
+                    client.key_frames_wanted[*seen..].iter().map(|(_, _, layer)| *layer).collect();
+                *seen = client.key_frames_wanted.len();
                 for (layer, packets) in [(0, 1), (1, 2), (2, 4)] {
                     let is_key = tick == 0 || wanted.contains(&layer);
                     client.peer.send_video(now, UpKind::Camera, layer, is_key, packets, 1_000);
