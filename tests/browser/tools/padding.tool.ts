@@ -1,4 +1,5 @@
 // Whether a browser plays packets with a byte of RTP padding as well as others: the same call with and without.
+// `npx playwright test -c tools.config.ts padding` after "tests/run build".
 
 import { startBridge } from '../harness/bridge.ts';
 import { launch } from '../harness/browsers.ts';
