@@ -1,8 +1,8 @@
 //! Calls through the whole bridge over real sockets, between clients that share no code with it.
 
 use asamblea::{Bridge, Config};
-use asamblea_tests::bot::{Bot, BotConfig};
-use std::collections::BTreeSet;
+use asamblea_tests::bot::{Bot, BotConfig, Seen};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 async fn bridge() -> Bridge {
@@ -48,10 +48,8 @@ async fn who_comes_later_gets_a_key_frame_first() {
     let wanted_before = ana.seen().key_frames_wanted;
     let berta = join(&bridge, 2).await;
     until_flowing(&berta, &[1]).await;
-    let seen = berta.seen();
-    let (_, first) = seen.received.iter().find(|(_, packet)| packet.stamp.kind == 1).expect("a picture");
+    let first = berta.seen().received.iter().find(|(_, it)| it.stamp.kind == 1).expect("a picture").1.clone();
     assert!(first.stamp.is_key && first.stamp.packet == 0, "the first packet begins a key frame: {first:?}");
-    drop(seen);
     assert!(ana.seen().key_frames_wanted > wanted_before, "the bridge asked for it");
     bridge.stop().await;
 }
@@ -80,7 +78,7 @@ async fn a_lost_packet_comes_again() {
         true
     });
     while losses.recv().await.expect("the bot runs") < 20 {}
-    let newest = |seen: &asamblea_tests::bot::Seen| {
+    let newest = |seen: &Seen| {
         seen.received.iter().filter(|(_, it)| it.stamp.kind == 1).map(|(_, it)| it.sequence).max()
     };
     let at_loss = newest(&berta.seen()).expect("a picture");
@@ -96,19 +94,22 @@ async fn a_lost_packet_comes_again() {
             sequences.len() as u64 == at_loss - first + 1
         })
         .await;
-    // The same packet, not another in its place: every frame has each of its packets once.
-    let seen = berta.seen();
-    let mut frames = std::collections::BTreeMap::<(u8, u32), (BTreeSet<u8>, u8)>::new();
-    for (_, it) in seen.received.iter().filter(|(_, it)| it.stamp.kind == 1 && it.sequence <= at_loss) {
+    let torn = torn_frames(&berta.seen(), at_loss);
+    assert!(torn <= 1, "{torn} frames lack packets"); // the newest may be on its way
+    drop(ana);
+    bridge.stop().await;
+}
+
+/// Frames up to a sequence number of which some packets never came: what comes again is the same packet, not another
+/// in its place.
+fn torn_frames(seen: &Seen, newest: u64) -> usize {
+    let mut frames = BTreeMap::<(u8, u32), (BTreeSet<u8>, u8)>::new();
+    for (_, it) in seen.received.iter().filter(|(_, it)| it.stamp.kind == 1 && it.sequence <= newest) {
         let frame = frames.entry((it.stamp.layer, it.stamp.frame)).or_default();
         frame.0.insert(it.stamp.packet);
         frame.1 = it.stamp.packets;
     }
-    let torn = frames.values().filter(|(packets, all)| packets.len() != usize::from(*all)).count();
-    assert!(torn <= 1, "{torn} frames of {} lack packets", frames.len()); // the newest may be on its way
-    drop(seen);
-    drop(ana);
-    bridge.stop().await;
+    frames.values().filter(|(packets, all)| packets.len() != usize::from(*all)).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
