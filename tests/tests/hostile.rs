@@ -50,6 +50,15 @@ impl Call {
         }
     }
 
+    /// Waits for the next packet of each voice: by then the bridge has read what was sent before it. A client that
+    /// fills its own socket's buffer would lose its own voice, and nothing else.
+    async fn voices_go_on(&self) {
+        for (bot, other) in [(&self.ana, 2), (&self.berta, 1)] {
+            let before = bot.seen().counts.get(&(other, 0)).copied().unwrap_or_default();
+            bot.until("a voice that goes on", |seen| seen.counts.get(&(other, 0)) > Some(&before)).await;
+        }
+    }
+
     fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.bridge.port()).into()
     }
@@ -61,7 +70,7 @@ impl Call {
             // A full buffer or an empty datagram is no matter here.
             let _ = socket.send_to(&datagram, self.address()).await;
             if count % BURST == 0 {
-                tokio::task::yield_now().await;
+                self.voices_go_on().await;
             }
         }
         self.flows().await;
@@ -74,7 +83,7 @@ impl Call {
         for (count, datagram) in datagrams.into_iter().enumerate() {
             self.berta.inject(datagram);
             if count % BURST == 0 {
-                tokio::task::yield_now().await;
+                self.voices_go_on().await;
             }
         }
         self.flows().await;
