@@ -109,7 +109,7 @@ export const test = base.extend<TestFixtures, WorkerFixtures>({
 
 /** What browsers write on their own when a connection fails. */
 function isOfALostLine(text: string): boolean {
-  return /ERR_(CONNECTION|EMPTY_RESPONSE|NETWORK)|Failed to load resource|can.t establish a connection|was interrupted/i.test(
+  return /ERR_(CONNECTION|EMPTY_RESPONSE|NETWORK|SOCKET_NOT_CONNECTED)|Failed to load resource|can.t establish a connection|was interrupted/i.test(
     text,
   );
 }
