@@ -67,7 +67,7 @@ pub struct Config {
     pub shards: Option<u16>,
 
     /// Lengthen packets by a byte of RTP padding where that lets more of them leave in one system call
-    #[arg(long, env = "ASAMBLEA_PAD_RUNS", default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL", hide = true)]
+    #[arg(long, env = "ASAMBLEA_PAD_RUNS", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", hide = true)]
     pub pad_runs: bool,
 
     /// What to log to stderr: error, warn, info, debug, trace or a tracing filter; info and above name no person,
@@ -90,7 +90,7 @@ impl Default for Config {
             tls_key: None,
             secret_file: None,
             shards: None,
-            pad_runs: false,
+            pad_runs: true,
             log: "info".into(),
             timing: Timing::default(),
         }

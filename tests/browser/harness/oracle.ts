@@ -16,6 +16,8 @@ export interface OracleParams {
   /** The colours of the camera and the screen, by name. */
   camera: Colour;
   screen: Colour;
+  /** Pictures full of change, of which every frame takes several packets. */
+  isRestless?: boolean;
   /** What the browser says instead of giving a device. */
   microphoneRefusal?: Refusal;
   cameraRefusal?: Refusal;
@@ -106,6 +108,15 @@ export function installOracle(params: OracleParams): void {
     const draw = () => {
       pen.fillStyle = `rgb(${r} ${g} ${b})`;
       pen.fillRect(0, 0, width, height);
+      if (params.isRestless) {
+        const change = () => (Math.random() - 0.5) * 60;
+        for (let x = 0; x < width; x += 8) {
+          for (let y = 0; y < height * 0.65; y += 8) {
+            pen.fillStyle = `rgb(${r + change()} ${g + change()} ${b + change()})`;
+            pen.fillRect(x, y, 8, 8);
+          }
+        }
+      }
       const stamp = stampNow();
       const bits = (stamp << 4) | check(stamp);
       const cell = width / CELLS;

@@ -22,9 +22,13 @@ interface Sums {
 
 test('video with and without padded packets', async ({ cast }, info) => {
   const browser = await launch(cast[0]!);
+  const headerBytes: Record<string, number> = {};
   for (const pad of ['false', 'true', 'false', 'true']) {
     const bridge = await startBridge('--pad-runs', pad);
-    const people = [await Person.at(browser, 0), await Person.at(browser, 1)];
+    const people = [
+      await Person.at(browser, 0, { isRestless: true }),
+      await Person.at(browser, 1, { isRestless: true }),
+    ];
     for (const person of people) await person.page.addInitScript(collectConnections);
     for (const person of people) await person.join(`http://localhost:${bridge.port}/padding`);
     const [ana, berta] = people as [Person, Person];
@@ -45,9 +49,12 @@ test('video with and without padded packets', async ({ cast }, info) => {
         `header and padding bytes a packet ${(change.headerBytes / change.packets).toFixed(2)}`,
     );
     expect(change.framesDecoded).toBeGreaterThan(0);
+    expect(change.packets / change.framesDecoded, 'frames of several packets').toBeGreaterThan(2);
+    headerBytes[pad] = change.headerBytes / change.packets;
     for (const person of people) await person.close();
     await bridge.program.stop();
   }
+  expect(headerBytes['true'], 'padding happened').toBeGreaterThan(headerBytes['false']!);
   await browser.close();
 });
 

@@ -67,7 +67,7 @@ impl RoomConfig {
 
     /// The usual configuration.
     pub fn new(wall_clock: WallClock) -> Self {
-        Self { wall_clock, pad_runs: false, upstream_bps_max: Self::UPSTREAM_BPS_MAX }
+        Self { wall_clock, pad_runs: true, upstream_bps_max: Self::UPSTREAM_BPS_MAX }
     }
 }
 
