@@ -170,7 +170,7 @@ async fn token(
         Err(why) => return refusal(StatusCode::BAD_REQUEST, "invalid_name", &why),
     };
     let token = shared.signer.join(SystemTime::now(), name.as_str(), Role::Member);
-    Json(TokenResponse { meeting: name.as_str().to_owned(), token }).into_response()
+    Json(TokenResponse { meeting: name.as_str().to_owned(), token, relay: None }).into_response()
 }
 
 async fn socket(

@@ -98,13 +98,14 @@ impl Overflow {
     fn add(&self, event: Event) {
         match event {
             // The next one says it all again.
-            Event::Speakers { .. } => {}
+            Event::Speakers { .. } | Event::Lines { .. } => {}
             Event::Lost { peers } => self.lock().extend(peers),
             Event::Answer { peer, .. }
             | Event::OfferRefused { peer, .. }
             | Event::Connected { peer }
             | Event::Disconnected { peer, .. }
-            | Event::Slots { peer, .. } => {
+            | Event::Slots { peer, .. }
+            | Event::Wanted { peer, .. } => {
                 self.lock().insert(peer);
             }
         }

@@ -6,7 +6,7 @@
 //!
 //! Nothing here decides anything: the room machine does.
 
-use asamblea_seam::{PeerId, SlotState, SlotWish, UpLine, UpState};
+use asamblea_seam::{Line, PeerId, SlotState, SlotWish, UpLine, UpState, UpWanted};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -67,6 +67,11 @@ pub enum ClientMessage {
         /// The ping's number.
         nonce: u32,
     },
+    /// Asks for a `pong` with the same number at once: is this socket still alive?
+    Ping {
+        /// The number.
+        nonce: u32,
+    },
     /// Leaves the meeting for good; the server closes the socket.
     Leave {},
 }
@@ -97,6 +102,8 @@ pub enum ServerMessage {
         members: Vec<Member>,
         /// What all of the client's slots carry now.
         slots: Vec<SlotState>,
+        /// What is wanted of the client's video ups; empty before the first `wanted`.
+        wanted: Vec<UpWanted>,
         /// Without a `ping` for this long the client takes the socket for dead and makes another.
         silence_ms_max: u32,
         /// For how long a lost socket's membership is kept.
@@ -130,6 +137,17 @@ pub enum ServerMessage {
         /// The changed ones.
         slots: Vec<SlotState>,
     },
+    /// Which layers of the client's video ups somebody receives or waits for: the whole of it. The client may pause
+    /// the others, and starts them again when they are wanted.
+    Wanted {
+        /// One entry for each video up that was negotiated.
+        ups: Vec<UpWanted>,
+    },
+    /// How the lines of some members are now; those not named are as before.
+    Lines {
+        /// The changed ones.
+        lines: Vec<MemberLine>,
+    },
     /// Who speaks now, loudest first; empty in silence.
     Speakers {
         /// Member and level.
@@ -143,6 +161,11 @@ pub enum ServerMessage {
     /// Asks for a `pong` with the same number.
     Ping {
         /// The number.
+        nonce: u32,
+    },
+    /// Answers a `ping` of the client.
+    Pong {
+        /// The ping's number.
         nonce: u32,
     },
     /// A message could not be served. The socket and the meeting live on unless `fatal`.
@@ -174,6 +197,19 @@ pub struct Member {
     pub ups: Vec<UpState>,
     /// False while their socket is lost and they may yet come back.
     pub present: bool,
+    /// How their line is.
+    pub line: Line,
+}
+
+/// One member's line.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, TS)]
+#[ts(export_to = "protocol.ts")]
+pub struct MemberLine {
+    /// Who.
+    #[ts(type = "number")]
+    pub member: PeerId,
+    /// How it is now.
+    pub line: Line,
 }
 
 /// One speaker of a `speakers` message.
@@ -246,6 +282,9 @@ pub enum ByeReason {
     Replaced,
     /// The server stops.
     Stopping,
+    /// The server makes place for another process: connect anew at once, and keep the peer connection until the new
+    /// one flows.
+    Moving,
 }
 
 /// Answers `POST /api/meetings/{name}/token`.
@@ -256,6 +295,21 @@ pub struct TokenResponse {
     pub meeting: String,
     /// The join token: signed, good for a few minutes, for this meeting only.
     pub token: String,
+    /// How to reach the bridge's own TURN relay (RFC 8656), at the host and port of the page, over UDP, TCP and, on
+    /// an `https` page, TLS. Missing where the bridge has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional)]
+    pub relay: Option<RelayCredentials>,
+}
+
+/// Credentials for the relay: short-lived, bound to the join token that they came with.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, TS)]
+#[ts(export_to = "protocol.ts")]
+pub struct RelayCredentials {
+    /// The TURN user name.
+    pub username: String,
+    /// The TURN password.
+    pub credential: String,
 }
 
 #[cfg(test)]

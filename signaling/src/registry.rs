@@ -289,7 +289,7 @@ impl Registry {
                         self.send_to_peer(peer, Event::Lost { peers: vec![peer] }).await;
                     }
                 }
-                Event::Speakers { room, .. } => {
+                Event::Speakers { room, .. } | Event::Lines { room, .. } => {
                     let mailbox = self.rooms.get(&room).map(|mailbox| mailbox.clone());
                     if let Some(mailbox) = mailbox {
                         let _ = mailbox.send(Input::Media(event)).await;
@@ -299,7 +299,8 @@ impl Registry {
                 | Event::OfferRefused { peer, .. }
                 | Event::Connected { peer }
                 | Event::Disconnected { peer, .. }
-                | Event::Slots { peer, .. } => self.send_to_peer(peer, event).await,
+                | Event::Slots { peer, .. }
+                | Event::Wanted { peer, .. } => self.send_to_peer(peer, event).await,
             }
         }
     }

@@ -225,6 +225,10 @@ impl Visit {
             heard = Instant::now();
             let (code, message) = match self.budget.take(frame) {
                 Taken::Message(ClientMessage::Pong { .. }) | Taken::Nothing => continue,
+                Taken::Message(ClientMessage::Ping { nonce }) => {
+                    self.say(&ServerMessage::Pong { nonce });
+                    continue;
+                }
                 Taken::Message(message) => {
                     self.mailbox.send(Input::Message(self.id, message)).await.ok()?;
                     continue;

@@ -276,7 +276,7 @@ impl World {
             if let Event::Slots { peer, slots } = &event
                 && let Some(client) = self.clients.iter_mut().find(|client| client.id == *peer)
             {
-                for SlotState { mid, up } in slots {
+                for SlotState { mid, up, .. } in slots {
                     client.slots.insert(mid.as_str().to_owned(), *up);
                 }
             }

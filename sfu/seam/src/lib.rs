@@ -171,6 +171,42 @@ pub struct SlotState {
     pub mid: Mid,
     /// What it carries, or nothing.
     pub up: Option<Up>,
+    /// Whether the picture is held back, since the peer's line cannot carry it now. Never so for audio.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// Which simulcast layers of one up somebody receives or waits for. The publisher may pause the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "protocol.ts"))]
+pub struct UpWanted {
+    /// What.
+    pub kind: UpKind,
+    /// One entry a layer, smallest first, as many as were negotiated.
+    pub layers: Vec<bool>,
+}
+
+/// How well a peer's line carries what is asked of it, both ways, as the server measures it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "protocol.ts"))]
+#[serde(rename_all = "lowercase")]
+pub enum Line {
+    /// All that is asked for arrives, or nothing is known to the contrary.
+    #[default]
+    Good,
+    /// Packets are lost, or pictures are smaller than wished or held back.
+    Weak,
+    /// Nothing has arrived for a while.
+    Lost,
+}
+
+/// The line of one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerLine {
+    /// Whose.
+    pub peer: PeerId,
+    /// How it is now.
+    pub line: Line,
 }
 
 /// How loud one speaker is.
@@ -272,6 +308,20 @@ pub enum Event {
         peer: PeerId,
         /// The changed ones.
         slots: Vec<SlotState>,
+    },
+    /// What is wanted of a peer's video ups has changed: the whole of it.
+    Wanted {
+        /// Whose ups.
+        peer: PeerId,
+        /// One entry for each video up that was negotiated.
+        ups: Vec<UpWanted>,
+    },
+    /// The lines of some peers have changed; lines not named are as before.
+    Lines {
+        /// Where.
+        room: RoomId,
+        /// The changed ones.
+        lines: Vec<PeerLine>,
     },
     /// Who speaks in a room has changed: loudest first, empty in silence.
     Speakers {

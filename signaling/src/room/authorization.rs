@@ -26,6 +26,8 @@ pub enum Act {
     Rename,
     /// `pong`
     Pong,
+    /// `ping`
+    Ping,
     /// `leave`
     Leave,
 }
@@ -40,6 +42,7 @@ impl Act {
             ClientMessage::View { .. } => Act::View,
             ClientMessage::Rename { .. } => Act::Rename,
             ClientMessage::Pong { .. } => Act::Pong,
+            ClientMessage::Ping { .. } => Act::Ping,
             ClientMessage::Leave {} => Act::Leave,
         })
     }
@@ -51,8 +54,8 @@ pub struct Authorization(pub &'static [(Role, &'static [Act])]);
 
 /// The table in force. Everything here concerns the speaker alone: there is no act on another member yet.
 pub const AUTHORIZATION: Authorization = Authorization(&[
-    (Role::Member, &[Act::Offer, Act::Publish, Act::View, Act::Rename, Act::Pong, Act::Leave]),
-    (Role::Host, &[Act::Offer, Act::Publish, Act::View, Act::Rename, Act::Pong, Act::Leave]),
+    (Role::Member, &[Act::Offer, Act::Publish, Act::View, Act::Rename, Act::Pong, Act::Ping, Act::Leave]),
+    (Role::Host, &[Act::Offer, Act::Publish, Act::View, Act::Rename, Act::Pong, Act::Ping, Act::Leave]),
 ]);
 
 impl Authorization {

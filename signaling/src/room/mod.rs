@@ -15,10 +15,12 @@ pub use offer::OFFER_LINES_MAX;
 
 use crate::config::Timing;
 use crate::protocol::{
-    ByeReason, ClientMessage, ErrorCode, MediaState, Member, ServerMessage, SpeakerLevel, VERSIONS,
+    ByeReason, ClientMessage, ErrorCode, MediaState, Member, MemberLine, ServerMessage, SpeakerLevel,
+    VERSIONS,
 };
 use asamblea_seam::{
-    Command, Event, Mid, PeerId, RoomId, SLOTS_MAX, SlotState, SlotWish, Up, UpKind, UpState,
+    Command, Event, Line, Mid, PeerId, PeerLine, RoomId, SLOTS_MAX, SlotState, SlotWish, UpKind, UpState,
+    UpWanted,
 };
 use indexmap::IndexMap;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -119,7 +121,11 @@ struct Membership {
     /// The m-lines of the newest offer, at most [`OFFER_LINES_MAX`].
     mids: BTreeSet<Mid>,
     /// What the media plane says the slots carry; at most one entry an m-line.
-    slots: BTreeMap<Mid, Option<Up>>,
+    slots: BTreeMap<Mid, SlotState>,
+    /// What the media plane last said is wanted of this member's ups; one entry a kind at most.
+    wanted: Vec<UpWanted>,
+    /// How the media plane says its line is.
+    line: Line,
     /// What the media plane last said of the transport.
     media: Option<MediaState>,
 }
@@ -139,7 +145,13 @@ impl Membership {
     }
 
     fn shown(&self, id: PeerId) -> Member {
-        Member { id, name: self.name.clone(), ups: self.ups.clone(), present: self.socket().is_some() }
+        Member {
+            id,
+            name: self.name.clone(),
+            ups: self.ups.clone(),
+            present: self.socket().is_some(),
+            line: self.line,
+        }
     }
 }
 
@@ -191,6 +203,8 @@ impl Room {
             revision: 0,
             mids: BTreeSet::new(),
             slots: BTreeMap::new(),
+            wanted: Vec::new(),
+            line: Line::default(),
             media: None,
         };
         let shown = membership.shown(peer);
@@ -215,7 +229,7 @@ impl Room {
             return self.refuse(socket, Refusal(ErrorCode::NotAllowed, "your role does not allow this"));
         }
         let served = match message {
-            ClientMessage::Hello { .. } | ClientMessage::Pong { .. } => Ok(()),
+            ClientMessage::Hello { .. } | ClientMessage::Pong { .. } | ClientMessage::Ping { .. } => Ok(()),
             ClientMessage::Offer { revision, sdp, ups } => self.offer(peer, revision, sdp, ups),
             ClientMessage::Publish { ups } => self.publish(peer, ups),
             ClientMessage::View { slots } => self.view(peer, slots),
@@ -262,6 +276,12 @@ impl Room {
             Event::Connected { peer } => self.media(peer, MediaState::Connected),
             Event::Disconnected { peer, .. } => self.media(peer, MediaState::Disconnected),
             Event::Slots { peer, slots } => self.slots(peer, slots),
+            Event::Wanted { peer, ups } => self.wanted(peer, ups),
+            Event::Lines { room, lines } => {
+                if room == self.settings.id {
+                    self.lines(lines);
+                }
+            }
             Event::Speakers { room, speakers } => {
                 if room == self.settings.id {
                     let speakers = speakers
@@ -350,7 +370,8 @@ impl Room {
             revision: own.revision,
             meeting: self.settings.meeting.clone(),
             members: self.members.iter().map(|(&id, member)| member.shown(id)).collect(),
-            slots: own.slots.iter().map(|(mid, &up)| SlotState { mid: mid.clone(), up }).collect(),
+            slots: own.slots.values().cloned().collect(),
+            wanted: own.wanted.clone(),
             silence_ms_max: self.settings.timing.silence.as_millis() as u32,
             resume_ms_max: self.settings.timing.resume.as_millis() as u32,
         };
@@ -443,10 +464,30 @@ impl Room {
         let Some(member) = self.members.get_mut(&peer) else { return };
         for slot in &slots {
             if member.slots.len() < OFFER_LINES_MAX || member.slots.contains_key(&slot.mid) {
-                member.slots.insert(slot.mid.clone(), slot.up);
+                member.slots.insert(slot.mid.clone(), slot.clone());
             }
         }
         self.send_to(peer, ServerMessage::Slots { slots });
+    }
+
+    fn wanted(&mut self, peer: PeerId, ups: Vec<UpWanted>) {
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        member.wanted.clone_from(&ups);
+        self.send_to(peer, ServerMessage::Wanted { ups });
+    }
+
+    fn lines(&mut self, lines: Vec<PeerLine>) {
+        let mut changed = Vec::new();
+        for PeerLine { peer, line } in lines {
+            if let Some(member) = self.members.get_mut(&peer)
+                && std::mem::replace(&mut member.line, line) != line
+            {
+                changed.push(MemberLine { member: peer, line });
+            }
+        }
+        if !changed.is_empty() {
+            self.broadcast(ServerMessage::Lines { lines: changed });
+        }
     }
 
     fn media(&mut self, peer: PeerId, state: MediaState) {
@@ -460,6 +501,7 @@ impl Room {
         let room = self.settings.id;
         let Some(member) = self.members.get_mut(&peer) else { return };
         member.slots.clear();
+        member.wanted.clear();
         member.mids.clear();
         let (ups, loopback) = (member.ups.clone(), member.loopback);
         // Leave first: if the media plane lost only a message, what it still keeps must not outlive it.

@@ -1,5 +1,5 @@
 use super::*;
-use asamblea_seam::{DisconnectReason, Speaker, UpLine};
+use asamblea_seam::{DisconnectReason, Speaker, Up, UpLine};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -158,7 +158,10 @@ fn a_lost_socket_is_seen_at_once_and_taken_up_again_without_touching_media() {
     let mut script = two_people();
     script.say(1, offer(1));
     script.hear(Event::Connected { peer: PeerId(11) });
-    script.hear(Event::Slots { peer: PeerId(11), slots: vec![SlotState { mid: mid("1"), up: None }] });
+    script.hear(Event::Slots {
+        peer: PeerId(11),
+        slots: vec![SlotState { mid: mid("1"), up: None, paused: false }],
+    });
     let effects = script.lose(1);
     assert!(matches!(&effects[..],
         [Effect::Send { sockets, message: ServerMessage::Changed { member } }]
@@ -448,6 +451,7 @@ fn any_message() -> impl Strategy<Value = ClientMessage> {
         prop::collection::vec(slot, 0..4).prop_map(|slots| ClientMessage::View { slots }),
         ".{0,80}".prop_map(|name| ClientMessage::Rename { name }),
         any::<u32>().prop_map(|nonce| ClientMessage::Pong { nonce }),
+        any::<u32>().prop_map(|nonce| ClientMessage::Ping { nonce }),
         Just(ClientMessage::Leave {}),
         Just(ClientMessage::Hello { versions: vec![1], token: "t".into(), name: "n".into(), resume: None }),
     ]
@@ -464,8 +468,10 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         peer().prop_map(|peer| Event::Connected { peer }),
         peer().prop_map(|peer| Event::Disconnected { peer, reason: DisconnectReason::Closed }),
-        (peer(), any_mid())
-            .prop_map(|(peer, mid)| Event::Slots { peer, slots: vec![SlotState { mid, up: None }] }),
+        (peer(), any_mid()).prop_map(|(peer, mid)| Event::Slots {
+            peer,
+            slots: vec![SlotState { mid, up: None, paused: false }]
+        }),
         prop::collection::vec(peer(), 0..3).prop_map(|peers| Event::Lost { peers }),
     ]
 }

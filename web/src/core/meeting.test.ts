@@ -10,7 +10,7 @@ const crowd = (count: number) =>
 /** Someone's camera in a slot; the first video slot is line 7, after three to send on and four to hear. */
 const carries = (mid: string, peer: number): ServerMessage => ({
   type: 'slots',
-  slots: [{ mid, up: { peer, kind: 'camera' } }],
+  slots: [{ mid, up: { peer, kind: 'camera' }, paused: false }],
 });
 
 describe('the lobby', () => {
@@ -302,7 +302,11 @@ describe('a lost line', () => {
     expect(browser.socket.of('hello')[0]).toMatchObject({ resume: 'resume me' });
     expect(browser.socket.sent.map((message) => message.type)).toEqual(['hello']);
     await call.say(
-      welcome([ANA], { resumed: true, revision: 1, slots: [{ mid: '7', up: { peer: 2, kind: 'camera' } }] }),
+      welcome([ANA], {
+        resumed: true,
+        revision: 1,
+        slots: [{ mid: '7', up: { peer: 2, kind: 'camera' }, paused: false }],
+      }),
     );
     expect([meeting.phase.value, meeting.link.value]).toEqual(['meeting', 'up']);
     expect(browser.peers).toHaveLength(1);

@@ -2,7 +2,7 @@
 // Do not edit: change the Rust file and renew this one.
 
 /** Why the server ends a socket. */
-export type ByeReason = "left" | "replaced" | "stopping";
+export type ByeReason = "left" | "replaced" | "stopping" | "moving";
 
 /** What a client says. */
 export type ClientMessage = { "type": "hello",
@@ -33,11 +33,17 @@ export type ClientMessage = { "type": "hello",
 } | { "type": "pong",
   /** The ping's number. */
   nonce: number,
+} | { "type": "ping",
+  /** The number. */
+  nonce: number,
 } | { "type": "leave",
 };
 
 /** Why something was refused. */
 export type ErrorCode = "malformed" | "too_large" | "too_many_requests" | "not_joined" | "already_joined" | "unsupported_version" | "invalid_token" | "meeting_full" | "server_full" | "unknown_reference" | "offer_refused" | "not_allowed" | "too_slow";
+
+/** How well a peer's line carries what is asked of it, both ways, as the server measures it. */
+export type Line = "good" | "weak" | "lost";
 
 /** What became of the client's media transport. */
 export type MediaState = "connected" | "disconnected" | "lost";
@@ -52,6 +58,24 @@ export type Member = {
   ups: Array<UpState>,
   /** False while their socket is lost and they may yet come back. */
   present: boolean,
+  /** How their line is. */
+  line: Line,
+};
+
+/** One member's line. */
+export type MemberLine = {
+  /** Who. */
+  member: number,
+  /** How it is now. */
+  line: Line,
+};
+
+/** Credentials for the relay: short-lived, bound to the join token that they came with. */
+export type RelayCredentials = {
+  /** The TURN user name. */
+  username: string,
+  /** The TURN password. */
+  credential: string,
 };
 
 /** What the server says. */
@@ -76,6 +100,8 @@ export type ServerMessage = { "type": "welcome",
   members: Array<Member>,
   /** What all of the client's slots carry now. */
   slots: Array<SlotState>,
+  /** What is wanted of the client's video ups; empty before the first `wanted`. */
+  wanted: Array<UpWanted>,
   /** Without a `ping` for this long the client takes the socket for dead and makes another. */
   silence_ms_max: number,
   /** For how long a lost socket's membership is kept. */
@@ -97,6 +123,12 @@ export type ServerMessage = { "type": "welcome",
 } | { "type": "slots",
   /** The changed ones. */
   slots: Array<SlotState>,
+} | { "type": "wanted",
+  /** One entry for each video up that was negotiated. */
+  ups: Array<UpWanted>,
+} | { "type": "lines",
+  /** The changed ones. */
+  lines: Array<MemberLine>,
 } | { "type": "speakers",
   /** Member and level. */
   speakers: Array<SpeakerLevel>,
@@ -105,6 +137,9 @@ export type ServerMessage = { "type": "welcome",
   state: MediaState,
 } | { "type": "ping",
   /** The number. */
+  nonce: number,
+} | { "type": "pong",
+  /** The ping's number. */
   nonce: number,
 } | { "type": "error",
   /** Stable, for programs. */
@@ -124,6 +159,8 @@ export type SlotState = {
   mid: string,
   /** What it carries, or nothing. */
   up: Up | null,
+  /** Whether the picture is held back, since the peer's line cannot carry it now. Never so for audio. */
+  paused: boolean,
 };
 
 /** What a subscriber wishes to see in one video slot. */
@@ -153,6 +190,11 @@ export type TokenResponse = {
   meeting: string,
   /** The join token: signed, good for a few minutes, for this meeting only. */
   token: string,
+  /**
+   * How to reach the bridge's own TURN relay (RFC 8656), at the host and port of the page, over UDP, TCP and, on
+   * an `https` page, TLS. Missing where the bridge has none.
+   */
+  relay?: RelayCredentials,
 };
 
 /** Names one thing one peer publishes. */
@@ -182,6 +224,14 @@ export type UpState = {
   active: boolean,
   /** Height of the tallest layer in pixels; 0 for audio or when unknown. */
   height_px: number,
+};
+
+/** Which simulcast layers of one up somebody receives or waits for. The publisher may pause the others. */
+export type UpWanted = {
+  /** What. */
+  kind: UpKind,
+  /** One entry a layer, smallest first, as many as were negotiated. */
+  layers: Array<boolean>,
 };
 
 /** The protocol versions the server of this source tree speaks, newest last. */

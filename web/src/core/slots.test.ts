@@ -99,28 +99,28 @@ describe('a picture is shown only once the server says that its slot carries it'
     const view = slots(2);
     view.show(cameras(1, 2), everyone);
     expect(view.carried().size).toBe(0);
-    view.handleSlots([{ mid: '7', up: { peer: 1, kind: 'camera' } }]);
+    view.handleSlots([{ mid: '7', up: { peer: 1, kind: 'camera' }, paused: false }]);
     expect([...view.carried()]).toEqual([['1:camera', 0]]);
     view.show(cameras(3, 2), everyone);
     expect(view.carried().size).toBe(0);
-    view.handleSlots([{ mid: '7', up: { peer: 3, kind: 'camera' } }]);
+    view.handleSlots([{ mid: '7', up: { peer: 3, kind: 'camera' }, paused: false }]);
     expect([...view.carried()]).toEqual([['3:camera', 0]]);
   });
 
   test('a screen is not taken for a face', () => {
     const view = slots(1);
     view.show(cameras(1), everyone);
-    view.handleSlots([{ mid: '7', up: { peer: 1, kind: 'screen' } }]);
+    view.handleSlots([{ mid: '7', up: { peer: 1, kind: 'screen' }, paused: false }]);
     expect(view.carried().size).toBe(0);
   });
 
   test('nothing when the slot is emptied or everything is forgotten', () => {
     const view = slots(1);
     view.show(cameras(1), everyone);
-    view.handleSlots([{ mid: '7', up: { peer: 1, kind: 'camera' } }]);
-    view.handleSlots([{ mid: '7', up: null }]);
+    view.handleSlots([{ mid: '7', up: { peer: 1, kind: 'camera' }, paused: false }]);
+    view.handleSlots([{ mid: '7', up: null, paused: false }]);
     expect(view.carried().size).toBe(0);
-    view.handleSlots([{ mid: '7', up: { peer: 1, kind: 'camera' } }]);
+    view.handleSlots([{ mid: '7', up: { peer: 1, kind: 'camera' }, paused: false }]);
     view.forget();
     expect(view.carried().size).toBe(0);
   });

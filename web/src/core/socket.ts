@@ -176,6 +176,7 @@ export class SocketMachine {
         return this.#end(null);
       case 'replaced':
         return this.#end('replaced');
+      case 'moving':
       case 'stopping':
         return this.#retry(now, 'stopping');
     }

@@ -366,7 +366,7 @@ impl Room {
                 .iter_mut()
                 .filter_map(|slot| {
                     let is_told = std::mem::take(&mut slot.is_changed) && slot.is_open;
-                    is_told.then(|| SlotState { mid: slot.mid.clone(), up: slot.announced })
+                    is_told.then(|| SlotState { mid: slot.mid.clone(), up: slot.announced, paused: false })
                 })
                 .collect();
             if !slots.is_empty() {

@@ -13,7 +13,13 @@ export const SILENCE_MS = 15_000;
 export const RESUME_MS = 60_000;
 
 export function member(id: number, name: string, ...active: UpKind[]): Member {
-  return { id, name, present: true, ups: active.map((kind) => ({ kind, active: true, height_px: 0 })) };
+  return {
+    id,
+    name,
+    present: true,
+    line: 'good',
+    ups: active.map((kind) => ({ kind, active: true, height_px: 0 })),
+  };
 }
 
 export function welcome(members: Member[], changes: Partial<Welcome> = {}): ServerMessage {
@@ -27,6 +33,7 @@ export function welcome(members: Member[], changes: Partial<Welcome> = {}): Serv
     meeting: 'tea',
     members: [member(SELF, 'Me'), ...members],
     slots: [],
+    wanted: [],
     silence_ms_max: SILENCE_MS,
     resume_ms_max: RESUME_MS,
     ...changes,
