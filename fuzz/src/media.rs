@@ -23,7 +23,7 @@ pub fn rtp(data: &[u8]) {
 
     let mid = elements.first().copied();
     let mut out = vec![0; 64 + packet.payload.len()];
-    let header = Template::new(packet.ssrc, packet.payload_type, mid);
+    let header = Template::new(packet.ssrc, packet.payload_type, mid, None);
     let length = header.write(&mut out, packet.marker, false, packet.sequence, packet.timestamp);
     assert_eq!(length, header.len());
     out[length..length + packet.payload.len()].copy_from_slice(packet.payload);
@@ -93,7 +93,16 @@ fn rewritten(packet: &Rtcp<'_>, bytes: usize) {
             return;
         }
         Rtcp::Remb { bps } => assert!(writer.remb(1, bps, &[2, 3])),
-        Rtcp::TransportFeedback | Rtcp::Other => return,
+        Rtcp::TransportFeedback(feedback) => {
+            assert!(feedback.flatten().count() <= bytes, "each arrival costs a byte");
+            assert!(feedback.count() <= usize::from(feedback.count));
+            let reached: Vec<Option<i64>> = feedback.take(64).collect();
+            let base = i64::from(feedback.reference) * 256;
+            let in_range = reached.iter().flatten().all(|at| at.abs_diff(base) <= 64 * 0x8000);
+            assert!(in_range, "no delta is wider than 16 bits");
+            return;
+        }
+        Rtcp::Other => return,
     }
     let length = writer.len();
     let again = walk(&out[..length]).next().expect("one packet").expect("what is written can be read");

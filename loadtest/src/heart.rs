@@ -24,6 +24,7 @@ const OPUS: u8 = 111;
 const MID_EXTENSION: u8 = 4;
 const RID_EXTENSION: u8 = 10;
 const AUDIO_LEVEL_EXTENSION: u8 = 1;
+const TRANSPORT_CC_EXTENSION: u8 = 7;
 
 /// What `forward` measures.
 pub(crate) struct Forward {
@@ -284,6 +285,7 @@ fn describe(
             rtx_ssrc: (!is_audio).then_some(ssrc + 1),
             payload_type: if is_audio { OPUS } else { VP8 },
             rtx_payload_type: (!is_audio).then_some(VP8 + 1),
+            has_transport_cc: true,
         }
     };
     MediaDescription {
@@ -293,6 +295,7 @@ fn describe(
             mid: Some(MID_EXTENSION),
             rid: Some(RID_EXTENSION),
             audio_level: Some(AUDIO_LEVEL_EXTENSION),
+            transport_cc: Some(TRANSPORT_CC_EXTENSION),
             ..ExtensionIds::default()
         },
         ups: vec![

@@ -17,6 +17,7 @@
 //! know, away from the packet path.
 #![forbid(unsafe_code)]
 
+pub mod bwe;
 pub mod demux;
 pub mod down;
 pub mod egress;

@@ -348,7 +348,7 @@ fn a_publisher_hears_of_loss_of_the_ceiling_and_of_arrivals() {
         match packet.expect("well formed") {
             Rtcp::ReceiverReport { mut blocks } => found[0] |= blocks.any(|block| block.fraction_lost > 0),
             Rtcp::Remb { bps } => found[1] |= bps / 1_000 == 2_999 || bps == 3_000_000,
-            Rtcp::TransportFeedback => found[2] = true,
+            Rtcp::TransportFeedback(_) => found[2] = true,
             Rtcp::Nack { lost, .. } => {
                 found[3] = true;
                 asked += lost.count();

@@ -94,7 +94,7 @@ impl Slot {
             ssrc: description.ssrc,
             rtx_ssrc: None,
             is_open: true,
-            template: Template::new(0, 0, None),
+            template: Template::new(0, 0, None, None),
             rtx_template: None,
             wish: None,
             current: None,
@@ -129,11 +129,12 @@ impl Slot {
     /// Takes the parts of a description that may change: payload types and extension ids.
     pub fn describe(&mut self, description: &SlotDescription, extensions: &ExtensionIds) {
         let mid = extensions.mid.map(|id| (id, description.mid.as_str().as_bytes()));
+        let transport_cc = extensions.transport_cc.filter(|_| description.has_transport_cc);
         self.is_open = true;
-        self.template = Template::new(self.ssrc, description.payload_type, mid);
+        self.template = Template::new(self.ssrc, description.payload_type, mid, transport_cc);
         let rtx = description.rtx_ssrc.zip(description.rtx_payload_type);
         self.rtx_ssrc = rtx.map(|(ssrc, _)| ssrc);
-        self.rtx_template = rtx.map(|(ssrc, payload_type)| Template::new(ssrc, payload_type, mid));
+        self.rtx_template = rtx.map(|(ssrc, payload_type)| Template::new(ssrc, payload_type, mid, transport_cc));
     }
 
     /// The clock of its timestamps.

@@ -122,7 +122,7 @@ impl AnswerParts<'_> {
     fn write_slot(&self, out: &mut String, offered: &OfferLine, slot: &SlotDescription) {
         let mid = slot.mid.as_str();
         line!(out, "a=sendonly");
-        write_codec(out, offered, false);
+        write_codec(out, offered, slot.has_transport_cc);
         self.write_extensions(out, offered, false);
         // A stream per slot: browsers keep the tracks of one stream in lip sync, and what fills two slots has
         // nothing in common. For the same reason each has a canonical name of its own.

@@ -109,4 +109,6 @@ pub struct SlotDescription {
     pub payload_type: u8,
     /// Payload type of retransmissions as this client numbers it.
     pub rtx_payload_type: Option<u8>,
+    /// Whether its packets carry transport-wide numbers, on which the client gives feedback.
+    pub has_transport_cc: bool,
 }

@@ -1,7 +1,7 @@
 //! What one peer has negotiated, and the decisions behind an answer.
 
 use super::answer::{AnswerLine, AnswerParts, Role};
-use super::offer::{Direction, Extension, MediaType, Offer, OfferLine};
+use super::offer::{Direction, Extension, Feedback, MediaType, Offer, OfferLine};
 use super::{
     ExtensionIds, Fingerprint, IceCredentials, MediaDescription, NegotiateError, SlotDescription,
     UpDescription,
@@ -190,7 +190,7 @@ impl Negotiator {
         };
         let mut answer_lines = Vec::with_capacity(lines.len());
         for (line, offered) in lines.iter().zip(&offer.lines) {
-            let role = role(line, offered, &sources);
+            let role = role(line, offered, &sources, self.local.transport_cc);
             match &role {
                 Role::Up(up) => description.ups.push(up.clone()),
                 Role::Slot(slot) => description.slots.push(slot.clone()),
@@ -266,7 +266,7 @@ impl OfferLine {
             // A slot carries one stream, known by its SSRC and its mid.
             Extension::Rid | Extension::RepairedRid => is_up && self.media == MediaType::Video,
             Extension::AudioLevel => self.media == MediaType::Audio,
-            Extension::TransportCc => is_up && transport_cc,
+            Extension::TransportCc => transport_cc,
         };
         (flows && is_wanted).then_some(offered.id)
     }
@@ -381,7 +381,7 @@ fn sources(
         .collect()
 }
 
-fn role(line: &Line, offered: &OfferLine, sources: &BTreeMap<Mid, Sources>) -> Role {
+fn role(line: &Line, offered: &OfferLine, sources: &BTreeMap<Mid, Sources>, transport_cc: bool) -> Role {
     let codec = match offered.codec {
         Some(codec) if offered.is_usable => codec,
         _ => return Role::Rejected,
@@ -409,6 +409,8 @@ fn role(line: &Line, offered: &OfferLine, sources: &BTreeMap<Mid, Sources>) -> R
                 rtx_ssrc: codec.rtx_payload_type.map(|_| sources.rtx_ssrc),
                 payload_type: codec.payload_type,
                 rtx_payload_type: codec.rtx_payload_type,
+                has_transport_cc: codec.feedback.contains(Feedback::TRANSPORT_CC)
+                    && offered.extension(Extension::TransportCc, false, transport_cc).is_some(),
             })
         }
     }

@@ -114,7 +114,7 @@ impl Room {
                         peer.subscriber.estimate_bps = Some(bps);
                     }
                 }
-                Rtcp::TransportFeedback | Rtcp::Other => {}
+                Rtcp::TransportFeedback(_) | Rtcp::Other => {}
             }
         }
     }

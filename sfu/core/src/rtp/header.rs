@@ -121,39 +121,54 @@ impl<'a> Iterator for ExtensionIter<'a> {
     }
 }
 
-/// Longest prepared header: the fixed part, the extension header, and one element of a 16-byte mid, padded.
+/// Longest prepared header: the fixed part, the extension header, one element of a 16-byte mid and one of a
+/// transport-wide number, which together fill five words.
 pub const TEMPLATE_BYTES_MAX: usize = FIXED_BYTES + 4 + 20;
 
-/// A slot's header, prepared once: only marker, sequence number and timestamp differ from packet to packet, so that
-/// packets of a frame stay of equal length.
+/// A slot's header, prepared once: only marker, sequence number, timestamp and transport-wide number differ from packet
+/// to packet, so that packets of a frame stay of equal length.
 #[derive(Clone, Debug)]
 pub struct Template {
     bytes: [u8; TEMPLATE_BYTES_MAX],
     length: u8,
+    /// Where the transport-wide number stands; 0 for nowhere.
+    transport_at: u8,
 }
 
 impl Template {
     /// Prepares a header that carries the mid (RFC 8843 section 15) under the given extension id, in the one-byte
-    /// form. Without an id in 1 to 14 or with a mid that is not 1 to 16 bytes there is no extension.
-    pub fn new(ssrc: u32, payload_type: u8, mid: Option<(u8, &[u8])>) -> Self {
+    /// form, and room for a transport-wide number (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 2) under
+    /// the id `transport_cc`. Without an id in 1 to 14 or with a mid that is not 1 to 16 bytes there is no such element.
+    pub fn new(ssrc: u32, payload_type: u8, mid: Option<(u8, &[u8])>, transport_cc: Option<u8>) -> Self {
         let mut bytes = [0; TEMPLATE_BYTES_MAX];
         bytes[0] = 2 << 6;
         bytes[1] = payload_type & 0x7f;
         bytes[8..12].copy_from_slice(&ssrc.to_be_bytes());
-        let mut length = FIXED_BYTES;
+        const FIRST: usize = FIXED_BYTES + 4;
+        let mut end = FIRST;
         if let Some((id, mid)) = mid
             && (1..=14).contains(&id)
             && (1..=16).contains(&mid.len())
         {
-            let words = (1 + mid.len()).div_ceil(4);
+            bytes[end] = id << 4 | (mid.len() - 1) as u8;
+            bytes[end + 1..end + 1 + mid.len()].copy_from_slice(mid);
+            end += 1 + mid.len();
+        }
+        let mut transport_at = 0;
+        if let Some(id) = transport_cc.filter(|id| (1..=14).contains(id)) {
+            bytes[end] = id << 4 | 1;
+            transport_at = end + 1;
+            end += 3;
+        }
+        let mut length = FIXED_BYTES;
+        if end > FIRST {
+            let words = (end - FIRST).div_ceil(4);
             bytes[0] |= 0x10;
             bytes[12..14].copy_from_slice(&0xbede_u16.to_be_bytes());
             bytes[14..16].copy_from_slice(&(words as u16).to_be_bytes());
-            bytes[16] = id << 4 | (mid.len() - 1) as u8;
-            bytes[17..17 + mid.len()].copy_from_slice(mid);
             length += 4 + 4 * words;
         }
-        Self { bytes, length: length as u8 }
+        Self { bytes, length: length as u8, transport_at: transport_at as u8 }
     }
 
     /// Length of the header in bytes.
@@ -164,6 +179,20 @@ impl Template {
     /// Whether nothing is in it: never.
     pub fn is_empty(&self) -> bool {
         false
+    }
+
+    /// Whether its packets carry a transport-wide number.
+    pub fn has_transport_number(&self) -> bool {
+        self.transport_at != 0
+    }
+
+    /// Puts a transport-wide number into a header that [`Template::write`] wrote at the start of `out`, if it has room
+    /// for one.
+    pub fn write_transport_number(&self, out: &mut [u8], number: u16) {
+        let at = usize::from(self.transport_at);
+        if at != 0 {
+            out[at..at + 2].copy_from_slice(&number.to_be_bytes());
+        }
     }
 
     /// Writes the header at the start of `out`, which must be long enough, and returns its length.
@@ -192,7 +221,8 @@ mod tests {
 
     #[test]
     fn a_template_reads_back_with_its_mid() {
-        let template = Template::new(0xdead_beef, 96, Some((4, b"17")));
+        let template = Template::new(0xdead_beef, 96, Some((4, b"17")), None);
+        assert!(!template.has_transport_number());
         let mut buffer = [0; 64];
         let length = template.write(&mut buffer, true, false, 65_535, 7);
         buffer[length..length + 3].copy_from_slice(b"abc");
@@ -202,6 +232,21 @@ mod tests {
         assert_eq!(packet.extensions.get(4), Some(&b"17"[..]));
         assert_eq!(packet.extensions.get(5), None);
         assert_eq!(packet.payload, b"abc");
+    }
+
+    #[test]
+    fn a_transport_wide_number_stands_beside_any_mid() {
+        for mid in [None, Some((4, &b"1"[..])), Some((4, b"0123456789abcdef")), Some((4, b"12345678901234567"))] {
+            let template = Template::new(1, 96, mid, Some(9));
+            let mut buffer = [0; 64];
+            let length = template.write(&mut buffer, false, false, 1, 2);
+            assert!(length <= TEMPLATE_BYTES_MAX && length.is_multiple_of(4));
+            template.write_transport_number(&mut buffer, 0xbeef);
+            let packet = Packet::parse(&buffer[..length]).expect("well formed");
+            assert_eq!(packet.extensions.get(9), Some(&[0xbe, 0xef][..]));
+            assert_eq!(packet.extensions.get(4), mid.map(|(_, mid)| mid).filter(|mid| mid.len() <= 16));
+            assert!(packet.payload.is_empty());
+        }
     }
 
     #[test]

@@ -51,8 +51,8 @@ pub enum Rtcp<'a> {
         /// In bit/s.
         bps: u64,
     },
-    /// Arrival times (draft-holmer-rmcat-transport-wide-cc-extensions-01). Not read yet: congestion control's input.
-    TransportFeedback,
+    /// Arrival times (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+    TransportFeedback(TransportFeedback<'a>),
     /// Anything else that is well formed.
     Other,
 }
@@ -125,7 +125,7 @@ fn read_body(kind: u8, count: u8, body: &[u8]) -> Option<Rtcp<'_>> {
         (205, 1) => {
             Rtcp::Nack { media_ssrc: be32(body, 4)?, lost: Lost { bytes: &body[8..], bits: 0, base: 0 } }
         }
-        (205, 15) => Rtcp::TransportFeedback,
+        (205, 15) => Rtcp::TransportFeedback(TransportFeedback::read(body)?),
         (206, 1) => Rtcp::PictureLoss { media_ssrc: be32(body, 4)? },
         (206, 4) => {
             be32(body, 4)?;
@@ -138,6 +138,92 @@ fn read_body(kind: u8, count: u8, body: &[u8]) -> Option<Rtcp<'_>> {
         }
         _ => Rtcp::Other,
     })
+}
+
+/// What arrived when, by transport-wide number: an iterator over statuses, `None` for a packet that did not arrive,
+/// else its arrival in units of 250 µs on the receiver's clock.
+///
+/// A walk ends where the packet does, whatever the packet says of itself: what is cut off is not named. A chunk may say
+/// 8,191 times the same in two bytes, so who walks has to stop at what it has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransportFeedback<'a> {
+    /// The first number.
+    pub base: u16,
+    /// How many numbers are spoken of, as the packet says.
+    pub count: u16,
+    /// The receiver's clock in units of 64 ms, 24 bits, signed.
+    pub reference: i32,
+    chunks: &'a [u8],
+    deltas: &'a [u8],
+    /// The symbols of the running chunk: how many are left, and which.
+    left: u16,
+    chunk: u16,
+    arrival: i64,
+}
+
+impl<'a> TransportFeedback<'a> {
+    fn read(body: &'a [u8]) -> Option<Self> {
+        let count = be16(body, 10)?;
+        let word = be32(body, 12)?;
+        let rest = body.get(16..)?;
+        // Chunks come first and deltas after them; where one ends is found by walking the chunks once.
+        let mut at = 0;
+        let mut symbols = 0_u32;
+        while symbols < u32::from(count) {
+            symbols += u32::from(symbols_of(be16(rest, at)?));
+            at += 2;
+        }
+        let reference = (word & 0xffff_ff00) as i32 >> 8;
+        Some(Self {
+            base: be16(body, 8)?,
+            count,
+            reference,
+            chunks: &rest[..at],
+            deltas: &rest[at..],
+            left: 0,
+            chunk: 0,
+            arrival: i64::from(reference) * 256,
+        })
+    }
+}
+
+/// How many symbols a chunk holds; never none for long: a run of length 0 says nothing and costs its two bytes.
+fn symbols_of(chunk: u16) -> u16 {
+    match chunk >> 14 {
+        0 | 1 => chunk & 0x1fff,
+        2 => 14,
+        _ => 7,
+    }
+}
+
+impl Iterator for TransportFeedback<'_> {
+    type Item = Option<i64>;
+
+    fn next(&mut self) -> Option<Option<i64>> {
+        if self.count == 0 {
+            return None;
+        }
+        while self.left == 0 {
+            self.chunk = be16(self.chunks, 0)?;
+            self.chunks = &self.chunks[2..];
+            self.left = symbols_of(self.chunk);
+        }
+        self.left -= 1;
+        self.count -= 1;
+        let symbol = match self.chunk >> 14 {
+            0 | 1 => self.chunk >> 13 & 3,
+            2 => self.chunk >> self.left & 1,
+            _ => self.chunk >> (2 * self.left) & 3,
+        };
+        let (delta, bytes) = match symbol {
+            1 => (i64::from(*self.deltas.first()?), 1),
+            2 => (i64::from(be16(self.deltas, 0)? as i16), 2),
+            _ => return Some(None),
+        };
+        self.deltas = &self.deltas[bytes..];
+        self.arrival += delta;
+        Some(Some(self.arrival))
+    }
 }
 
 /// Report blocks (RFC 3550 section 6.4.1).
@@ -233,6 +319,35 @@ mod tests {
     }
 
     #[test]
+    fn every_form_of_a_feedback_chunk_is_read() {
+        let chunks = [
+            0x2003_u16,          // a run of three that arrived
+            0x0002,              // a run of two that did not
+            0b10_10000000000001, // one bit each: first and last of fourteen
+            0b11_00_01_10_00_00_00_00,
+        ];
+        let deltas = [4, 0, 1, 8, 9, 2, 0xff, 0xf0];
+        let mut body = vec![0, 0, 0, 1, 0, 0, 0, 2, 0xff, 0xff, 0, 26, 0xff, 0xff, 0xff, 7];
+        chunks.iter().for_each(|chunk| body.extend(chunk.to_be_bytes()));
+        body.extend(deltas);
+        let mut bytes = vec![0x8f, 205, 0, (body.len() / 4) as u8];
+        bytes.extend(&body);
+        let Some(Ok(Rtcp::TransportFeedback(feedback))) = walk(&bytes).next() else { panic!("feedback") };
+        assert_eq!((feedback.base, feedback.count, feedback.reference), (0xffff, 26, -1));
+        let arrived: Vec<_> =
+            feedback.enumerate().filter_map(|(place, at)| Some((place, at? + 256))).collect();
+        assert_eq!(arrived, [(0, 4), (1, 4), (2, 5), (5, 13), (18, 22), (20, 24), (21, 8)]);
+        assert_eq!(feedback.count(), 26);
+        // Fewer deltas than the chunks promise: the walk ends there.
+        bytes[3] -= 1;
+        let Some(Ok(Rtcp::TransportFeedback(cut))) = walk(&bytes).next() else { panic!("feedback") };
+        assert_eq!(cut.flatten().count(), 4);
+        // Fewer chunks than the count promises: malformed.
+        bytes[3] = 5;
+        assert!(walk(&bytes).next().is_some_and(|packet| packet.is_err()));
+    }
+
+    #[test]
     fn a_walk_ends_at_the_first_malformed_packet() {
         let bytes = [0x80, 201, 0, 1, 0, 0, 0, 1, 0x80, 201, 0, 9, 0, 0, 0, 1];
         let found: Vec<_> = walk(&bytes).collect();
@@ -256,6 +371,12 @@ mod tests {
                     Rtcp::Bye { ssrcs } => ssrcs.count(),
                     Rtcp::FullIntra { entries } => entries.count(),
                     Rtcp::Nack { lost, .. } => lost.count(),
+                    Rtcp::TransportFeedback(feedback) => {
+                        let arrived = feedback.flatten().count();
+                        prop_assert!(arrived <= bytes.len(), "each arrival costs a byte");
+                        prop_assert!(feedback.count() <= usize::from(feedback.count));
+                        0
+                    }
                     _ => 0,
                 };
             }

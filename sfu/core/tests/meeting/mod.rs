@@ -100,6 +100,7 @@ pub fn description(person: u32, audio_slots: u32, video_slots: u32) -> MediaDesc
         rtx_ssrc: (!is_audio).then_some(1_000_001 + person * 1_000 + place * 2),
         payload_type: if is_audio { 109 } else { 120 },
         rtx_payload_type: (!is_audio).then_some(124),
+        has_transport_cc: true,
     };
     MediaDescription {
         remote_ice: IceCredentials { ufrag: "abcd".into(), pwd: "0123456789012345678901".into() },

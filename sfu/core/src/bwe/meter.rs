@@ -1,0 +1,93 @@
+//! A rate over the recent past: bytes in a ring of short buckets.
+//!
+//! It counts; which clock its microseconds are of is the caller's affair.
+
+/// Length of a bucket, µs.
+const BUCKET_US: i64 = 50_000;
+
+/// Buckets of the window.
+const BUCKETS: usize = 16;
+
+/// Bytes over the last 800 ms.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Meter {
+    bytes: [u32; BUCKETS],
+    /// The number of the newest bucket.
+    newest: Option<i64>,
+    /// The number of the first bucket that anything was put in since the meter was empty.
+    oldest: i64,
+}
+
+impl Meter {
+    /// Counts bytes at a moment. What is older than the window is not counted.
+    pub fn add(&mut self, at_us: i64, bytes: usize) {
+        let bucket = at_us.div_euclid(BUCKET_US);
+        self.advance(bucket);
+        let newest = self.newest.unwrap_or(bucket);
+        if newest - bucket < BUCKETS as i64 {
+            let place = bucket.rem_euclid(BUCKETS as i64) as usize;
+            self.bytes[place] = self.bytes[place].saturating_add(bytes as u32);
+        }
+    }
+
+    /// The rate at a moment in bit/s; `None` until a quarter of the window has been seen.
+    pub fn bps(&mut self, now_us: i64) -> Option<f64> {
+        let bucket = now_us.div_euclid(BUCKET_US);
+        self.newest?;
+        self.advance(bucket);
+        let newest = self.newest?;
+        let first = self.oldest.max(newest - BUCKETS as i64 + 1);
+        let span_us = (newest - first) * BUCKET_US + now_us.rem_euclid(BUCKET_US).max(1);
+        if span_us < BUCKETS as i64 * BUCKET_US / 4 {
+            return None;
+        }
+        let bytes: u64 = self.bytes.iter().map(|bytes| u64::from(*bytes)).sum();
+        Some(bytes as f64 * 8e6 / span_us as f64)
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn advance(&mut self, bucket: i64) {
+        let Some(newest) = self.newest else {
+            (self.newest, self.oldest) = (Some(bucket), bucket);
+            return;
+        };
+        if bucket - newest >= BUCKETS as i64 {
+            self.bytes = [0; BUCKETS];
+        } else {
+            for passed in newest + 1..=bucket {
+                self.bytes[passed.rem_euclid(BUCKETS as i64) as usize] = 0;
+            }
+        }
+        self.newest = Some(newest.max(bucket));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steady_stream_is_measured_and_its_end_is_noticed() {
+        let mut meter = Meter::default();
+        assert_eq!(meter.bps(0), None);
+        for packet in 0..100 {
+            meter.add(packet * 10_000, 1_250);
+        }
+        let bps = meter.bps(1_000_000).expect("seen long enough");
+        assert!((bps - 1_000_000.0).abs() < 60_000.0, "{bps}");
+        assert_eq!(meter.bps(3_000_000), Some(0.0));
+    }
+
+    #[test]
+    fn what_comes_late_counts_if_it_is_in_the_window() {
+        let mut meter = Meter::default();
+        meter.add(1_000_000, 100);
+        meter.add(700_000, 100);
+        meter.add(-9_000_000, 1_000_000);
+        assert!(meter.bps(1_200_000).is_some_and(|bps| bps < 20_000.0));
+    }
+}

@@ -1,0 +1,300 @@
+//! Congestion control of one subscriber's downlink: what was sent and what came of it ([`sent`]), whether a queue grows
+//! ([`delay`]), whether loss is our doing ([`loss`]), the rate that follows from both ([`rate`]), trying for more
+//! ([`probe`]), how fast packets may leave ([`pace`]), and who gets what of it ([`allocate`]).
+//!
+//! [`Downlink`] joins the first six; the room asks [`allocate`] with what it says. A subscriber that gives no feedback
+//! on transport-wide numbers (draft-holmer-rmcat-transport-wide-cc-extensions-01) is limited by what its receiver
+//! reports and its own estimate (REMB) say; one that says nothing at all is not limited. Nothing here knows slots,
+//! layers or packets' contents.
+
+pub mod allocate;
+pub mod delay;
+pub mod loss;
+pub mod meter;
+pub mod pace;
+pub mod probe;
+pub mod rate;
+pub mod sent;
+
+use crate::rtp::rtcp::TransportFeedback;
+use delay::{Delay, Usage};
+use loss::{Loss, Verdict};
+use meter::Meter;
+use pace::Pace;
+use probe::Probe;
+use rate::Rate;
+use sent::{Sent, Settled};
+use std::time::{Duration, Instant};
+
+/// What a line is believed to carry when its first feedback comes, bit/s: a picture of middling size and voices; bursts
+/// show soon whether there is more.
+pub const START_BPS: f64 = 900_000.0;
+
+/// Without feedback on anything for this long while packets go out the rate goes down, µs.
+const SILENT_US: u64 = 1_000_000;
+
+/// What is taken off the rate then, each [`SILENT_STEP_US`].
+const SILENT_FACTOR: f64 = 0.7;
+/// See [`SILENT_FACTOR`].
+const SILENT_STEP_US: u64 = 500_000;
+
+/// Feedback packets that are walked in a second: browsers send 10 to 20; what lies beyond is counted and dropped, so
+/// that feedback costs a forger more than us.
+const FEEDBACKS_PER_SECOND_MAX: u32 = 200;
+
+/// The round trip before any report told one, µs.
+const ROUND_TRIP_US: u64 = 100_000;
+
+/// One subscriber's line.
+#[derive(Debug)]
+pub struct Downlink {
+    began_at: Instant,
+    sent: Sent,
+    delay: Delay,
+    loss: Loss,
+    through: Meter,
+    sending: Meter,
+    rate: Option<Rate>,
+    probe: Probe,
+    pace: Pace,
+    round_trip_us: u64,
+    feedback_at_us: Option<u64>,
+    lowered_for_silence_at_us: u64,
+    /// Feedback packets in the running second, and when it began.
+    budget: (u32, u64),
+    arrived_us: i64,
+    counters: Counters,
+}
+
+/// What was dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Feedback packets beyond the bound of a second.
+    pub feedback_refused: u64,
+    /// Numbers that feedback speaks of, which were never sent or are settled.
+    pub feedback_unknown: u64,
+    /// Bursts of padding that were sent.
+    pub probes: u64,
+}
+
+impl Downlink {
+    /// A line of which nothing is known.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            began_at: now,
+            sent: Sent::default(),
+            delay: Delay::default(),
+            loss: Loss::default(),
+            through: Meter::default(),
+            sending: Meter::default(),
+            rate: None,
+            probe: Probe::default(),
+            pace: Pace::default(),
+            round_trip_us: ROUND_TRIP_US,
+            feedback_at_us: None,
+            lowered_for_silence_at_us: 0,
+            budget: (0, 0),
+            arrived_us: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    fn us(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.began_at).as_micros() as u64
+    }
+
+    /// Notes a packet that carries a transport-wide number, and gives the number. `is_probe` says that it is of the
+    /// burst that [`Downlink::begin_probe`] asked for.
+    pub fn send_numbered(&mut self, now: Instant, bytes: usize, is_probe: bool) -> u16 {
+        let now_us = self.us(now);
+        self.sending.add(now_us as i64, bytes);
+        self.pace.spend(now_us, bytes);
+        if is_probe {
+            self.probe.sent();
+        }
+        self.sent.push(now_us, bytes, if is_probe { self.probe.id() } else { 0 })
+    }
+
+    /// Notes a packet without a number.
+    pub fn send_unnumbered(&mut self, now: Instant, bytes: usize) {
+        let now_us = self.us(now);
+        self.sending.add(now_us as i64, bytes);
+        self.pace.spend(now_us, bytes);
+    }
+
+    /// Takes the subscriber's feedback on what arrived.
+    pub fn handle_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
+        let now_us = self.us(now);
+        if now_us.saturating_sub(self.budget.1) >= 1_000_000 {
+            self.budget = (0, now_us);
+        }
+        self.budget.0 += 1;
+        if self.budget.0 > FEEDBACKS_PER_SECOND_MAX {
+            self.counters.feedback_refused += 1;
+            return;
+        }
+        let (mut arrived, mut missing) = (0, 0);
+        for (place, status) in (*feedback).enumerate().take(self.sent.len()) {
+            let wire = feedback.base.wrapping_add(place as u16);
+            match self.sent.settle(wire, status.is_some()) {
+                None => self.counters.feedback_unknown += 1,
+                Some(Settled::Missing(_)) => missing += 1,
+                Some(settled @ (Settled::Arrived(packet) | Settled::Late(packet))) => {
+                    if matches!(settled, Settled::Late(_)) {
+                        self.loss.forgive();
+                    } else {
+                        arrived += 1;
+                    }
+                    let arrived_us = status.unwrap_or_default() * 250;
+                    self.arrived_us = arrived_us;
+                    self.through.add(arrived_us, usize::from(packet.bytes));
+                    if packet.probe == 0 {
+                        self.delay.arrive(packet.at_us as i64, arrived_us);
+                    } else {
+                        self.probe.arrive(packet.probe, arrived_us, packet.bytes);
+                    }
+                }
+            }
+        }
+        if arrived == 0 {
+            self.loss.count(now_us, 0, missing);
+            return;
+        }
+        self.feedback_at_us = Some(now_us);
+        self.loss.count(now_us, arrived, missing);
+        let through = self.through.bps(self.arrived_us);
+        let rate = self.rate.get_or_insert_with(|| Rate::new(through.unwrap_or(0.0).max(START_BPS)));
+        let usage = self.delay.take_usage();
+        rate.update(now_us, usage, through, self.round_trip_us);
+        if usage == Usage::Over {
+            self.probe.back_off(now_us);
+        }
+        self.judge(now_us);
+    }
+
+    /// Takes what receiver reports and the subscriber's own estimate say, where it gives no other feedback.
+    /// `lost` is 0 to 1.
+    pub fn handle_report(&mut self, now: Instant, lost: f64, estimate_bps: Option<u64>) {
+        if self.feedback_at_us.is_some() {
+            return;
+        }
+        let Some(estimate_bps) = estimate_bps else { return };
+        let now_us = self.us(now);
+        let lost = (lost.clamp(0.0, 1.0) * 100.0) as u32;
+        self.loss.count(now_us, 100 - lost, lost);
+        let mut rate = Rate::new(estimate_bps as f64);
+        if let Some(before) = self.rate.filter(|before| before.bps() < rate.bps()) {
+            rate = before;
+            rate.raise_to((before.bps() * 1.1).min(estimate_bps as f64));
+        }
+        self.rate = Some(rate);
+        self.judge(now_us);
+    }
+
+    /// Takes the round trip that the subscriber's reports tell.
+    pub fn set_round_trip(&mut self, round_trip: Duration) {
+        self.round_trip_us = round_trip.as_micros().min(2_000_000) as u64;
+    }
+
+    /// Does what is due each tick of the room: judges what came late, notices silence.
+    pub fn handle_tick(&mut self, now: Instant) {
+        let now_us = self.us(now);
+        self.judge(now_us);
+        let is_silent = self.feedback_at_us.is_some_and(|at| now_us.saturating_sub(at) > SILENT_US)
+            && self.sent.unanswered_since_us().is_some_and(|at| now_us.saturating_sub(at) > SILENT_US);
+        if is_silent && now_us.saturating_sub(self.lowered_for_silence_at_us) > SILENT_STEP_US {
+            self.lowered_for_silence_at_us = now_us;
+            if let Some(rate) = &mut self.rate {
+                rate.lower(now_us, SILENT_FACTOR);
+            }
+            self.probe.back_off(now_us);
+        }
+        let is_tight = self.is_tight(now_us);
+        if let Some(rate) = &self.rate {
+            self.pace.set_rate(rate.bps(), is_tight);
+        }
+    }
+
+    fn judge(&mut self, now_us: u64) {
+        let Some(rate) = &mut self.rate else { return };
+        match self.loss.judge(now_us, rate.bps()) {
+            Verdict::Keep => {}
+            Verdict::Decrease(factor) => {
+                rate.lower(now_us, factor);
+                self.probe.back_off(now_us);
+            }
+            Verdict::Restore(bps) => rate.raise_to(bps),
+        }
+        if let Some(bps) = self.probe.judge(now_us) {
+            rate.raise_to(bps);
+        }
+    }
+
+    /// Begins a burst of padding if more is wanted than the line is known to carry: how many bytes to send at once.
+    pub fn begin_probe(&mut self, now: Instant, wanted_bps: f64) -> Option<usize> {
+        let now_us = self.us(now);
+        // A burst says nothing without feedback on it.
+        self.feedback_at_us?;
+        let bytes = self.probe.begin(now_us, self.rate?.bps(), wanted_bps)?;
+        self.counters.probes += 1;
+        Some(bytes)
+    }
+
+    /// What the line is believed to carry, bit/s; `None` while nothing is known.
+    pub fn bps(&self) -> Option<f64> {
+        self.rate.map(|rate| rate.bps())
+    }
+
+    /// What goes out now, bit/s.
+    pub fn sending_bps(&mut self, now: Instant) -> f64 {
+        let now_us = self.us(now) as i64;
+        self.sending.bps(now_us).unwrap_or(0.0)
+    }
+
+    /// The share of packets lost lately, 0 to 1.
+    pub fn loss(&self) -> f64 {
+        self.loss.fraction()
+    }
+
+    /// How long packets wait on the way, ms.
+    pub fn queue_ms(&self) -> f64 {
+        self.delay.queue_ms()
+    }
+
+    /// When feedback last told of an arrival.
+    pub fn answered_at(&self) -> Option<Instant> {
+        self.feedback_at_us.map(|us| self.began_at + Duration::from_micros(us))
+    }
+
+    /// How many bytes may leave now; without bound while nothing is known.
+    pub fn may_send(&mut self, now: Instant) -> usize {
+        if self.rate.is_none() {
+            return usize::MAX;
+        }
+        let now_us = self.us(now);
+        self.pace.available(now_us)
+    }
+
+    /// When so many bytes may leave, if not now.
+    pub fn may_send_at(&self, bytes: usize) -> Instant {
+        self.began_at + Duration::from_micros(self.pace.ready_at_us(bytes))
+    }
+
+    /// What was dropped.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Memory held, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.sent.memory_bytes()
+    }
+
+    /// Whether the line is full, or was a moment ago.
+    fn is_tight(&mut self, now_us: u64) -> bool {
+        let sending = self.sending.bps(now_us as i64).unwrap_or(0.0);
+        let Some(rate) = &self.rate else { return false };
+        let is_fresh = rate.decreased_at_us().is_some_and(|at| now_us.saturating_sub(at) < 3_000_000);
+        is_fresh || self.delay.queue_ms() > 20.0 || sending > rate.bps() * 0.7
+    }
+}
