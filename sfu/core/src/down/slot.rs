@@ -5,6 +5,7 @@
 
 use super::{
     Queued,
+    redundancy::Trail,
     resend::Recent,
     rewrite::{Incoming, Rewriter},
 };
@@ -77,6 +78,14 @@ pub struct Slot {
     pub rtx_next: Sequence,
     /// Its recent retransmissions.
     pub recent: Recent,
+    /// Its recent sound.
+    pub trail: Trail,
+    /// The first number that goes out with the present header: earlier ones cannot be repeated.
+    template_from: Sequence,
+    /// The highest number its receiver has reported, roll-overs included.
+    reported_highest: Option<u32>,
+    /// The next number and the packets sent when it last reported.
+    reported_sent: (u64, u32),
     /// Packets sent, modulo 2^32 as sender reports count.
     pub packets: u32,
     /// Payload bytes sent, modulo 2^32.
@@ -104,6 +113,10 @@ impl Slot {
             rewriter: Rewriter::new(Clock::Audio, 0, 0),
             rtx_next: Sequence::default(),
             recent: Recent::default(),
+            trail: Trail::default(),
+            template_from: Sequence::default(),
+            reported_highest: None,
+            reported_sent: (0, 0),
             packets: 0,
             octets: 0,
             reported_packets: 0,
@@ -118,6 +131,9 @@ impl Slot {
         self.rewriter = Rewriter::new(self.clock(), random as u16, (random >> 16) as u32);
         self.rtx_next = Sequence((random >> 48) & 0x7fff);
         self.recent = Recent::default();
+        self.trail.clear();
+        (self.reported_highest, self.reported_sent) = (None, (0, 0));
+        self.template_from = Sequence::default();
         (self.packets, self.octets, self.reported_packets) = (0, 0, 0);
     }
 
@@ -130,10 +146,46 @@ impl Slot {
     pub fn describe(&mut self, description: &SlotDescription, extensions: &ExtensionIds) {
         let mid = extensions.mid.map(|id| (id, description.mid.as_str().as_bytes()));
         self.is_open = true;
-        self.template = Template::new(self.ssrc, description.payload_type, mid);
+        let template = Template::new(self.ssrc, description.payload_type, mid);
+        if template != self.template {
+            self.template = template;
+            self.template_from = self.rewriter.next();
+        }
         let rtx = description.rtx_ssrc.zip(description.rtx_payload_type);
         self.rtx_ssrc = rtx.map(|(ssrc, _)| ssrc);
         self.rtx_template = rtx.map(|(ssrc, payload_type)| Template::new(ssrc, payload_type, mid));
+    }
+
+    /// Whether packets of this slot, or their retransmissions, go out under this SSRC.
+    pub fn has_ssrc(&self, ssrc: u32) -> bool {
+        self.ssrc == ssrc || self.rtx_ssrc == Some(ssrc)
+    }
+
+    /// Whether a packet that was sent before would have the same header again. One number must not be sealed twice
+    /// with different bytes.
+    pub fn can_repeat(&self, sequence: Sequence) -> bool {
+        sequence >= self.template_from
+    }
+
+    /// What a report on this slot says of its line alone: the loss (in 1/256) and of how many packets; 0 packets if it
+    /// makes no sense. Numbers that never came here (gaps stay gaps) are taken off the loss.
+    pub fn reported_loss(&mut self, highest: u32, fraction_lost: u8) -> (u8, u32) {
+        let before = self.reported_highest.replace(highest);
+        let packets = highest.wrapping_sub(before.unwrap_or(highest));
+        let (next, sent) = (self.rewriter.next().0, self.packets);
+        let (next_before, sent_before) = std::mem::replace(&mut self.reported_sent, (next, sent));
+        if !(1..1 << 16).contains(&packets) {
+            return (0, 0);
+        }
+        let numbers = next.saturating_sub(next_before);
+        let sent = u64::from(sent.wrapping_sub(sent_before)).min(numbers);
+        if numbers == 0 || sent == 0 {
+            return (fraction_lost, packets);
+        }
+        // Of 256 numbers, how many were sent, and how many of those did not arrive.
+        let sent = (sent * 256 / numbers).max(1);
+        let lost = u64::from(fraction_lost).saturating_sub(256 - sent);
+        ((lost * 256 / sent).min(255) as u8, packets)
     }
 
     /// The clock of its timestamps.
@@ -201,6 +253,7 @@ impl Slot {
             slot: place,
             payload_bytes: packet.payload_bytes,
             marker,
+            is_repeat: false,
             original: None,
             source: packet.incoming.source,
             kept: packet.incoming.sequence,

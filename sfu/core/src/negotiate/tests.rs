@@ -201,6 +201,7 @@ fn a_microphone_line_is_answered_with_a_stated_opus_rate() {
     a=rtpmap:109 opus/48000/2
     a=fmtp:109 minptime=10;useinbandfec=1;stereo=0;maxaveragebitrate=40000
     a=rtcp-fb:109 transport-cc
+    a=rtcp-fb:109 nack
     a=extmap:3 urn:ietf:params:rtp-hdrext:sdes:mid
     a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level
     a=extmap:7 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01

@@ -41,16 +41,22 @@ impl Room {
             let layer =
                 self.peers.get(source.peer).and_then(|peer| peer.publisher.layer(source.kind, source.layer));
             let Some(kept) = layer.and_then(|layer| layer.history.get(queued.kept)) else {
-                self.counters.dropped_overwritten += 1;
+                self.counters.dropped_overwritten += u64::from(!queued.is_repeat);
                 continue;
             };
+            if queued.is_repeat && !slot.can_repeat(queued.sequence) {
+                continue;
+            }
             let template =
                 if queued.original.is_some() { slot.rtx_template.as_ref() } else { Some(&slot.template) };
             let Some(template) = template else { continue };
             // The padding byte says how many there are: one, itself (RFC 3550 section 5.1).
-            let is_padded =
-                self.config.pad_runs && queued.original.is_none() && queued.payload_bytes + 1 == run_bytes;
             let is_video = !slot.is_audio;
+            // Sound is never padded: a repeat has to have the same bytes whatever stands beside it.
+            let is_padded = self.config.pad_runs
+                && is_video
+                && queued.original.is_none()
+                && queued.payload_bytes + 1 == run_bytes;
             let mut length = 0;
             egress.rtp(queued.sequence.0, |out| {
                 let wire = queued.sequence.wire();
