@@ -6,7 +6,8 @@
 //! is decided how many times and how far behind; what is sent, and when, is not known here.
 
 use super::Queued;
-use crate::rtp::sequence::Sequence;
+use crate::rtp::{header::TEMPLATE_BYTES_MAX, sequence::Sequence};
+use arrayvec::ArrayVec;
 use std::time::{Duration, Instant};
 
 /// Most repeats of one packet.
@@ -191,9 +192,17 @@ fn root(part: u32, degree: u8) -> u32 {
 /// What of a slot's sound was sent lately. Empty until it is first repeated.
 #[derive(Clone, Debug, Default)]
 pub struct Trail {
-    sent: Vec<Option<Queued>>,
+    sent: Vec<Option<Sent>>,
     /// The highest number whose turn has come.
     reached: Option<Sequence>,
+}
+
+/// One packet of it.
+#[derive(Clone, Debug)]
+struct Sent {
+    packet: Queued,
+    /// Its header as it was written first, whatever stands in it: none before that.
+    header: ArrayVec<u8, TEMPLATE_BYTES_MAX>,
 }
 
 /// Bytes on the line beyond a payload: IPv4, UDP, RTP header with its mid, SRTP tag.
@@ -219,7 +228,8 @@ impl Trail {
             self.sent = vec![None; REMEMBERED];
         }
         let number = packet.sequence.0;
-        self.sent[number as usize % REMEMBERED] = Some(Queued { is_repeat: true, ..*packet });
+        let packet = Queued { is_repeat: true, ..*packet };
+        self.sent[number as usize % REMEMBERED] = Some(Sent { packet, header: ArrayVec::new() });
         // Numbers that were lost on the way here have their turn, too; one that comes late had it already.
         let first = match self.reached {
             Some(reached) if number <= reached.0 => return,
@@ -230,13 +240,39 @@ impl Trail {
         for turn in first..=number {
             for distance in distances {
                 let Some(wanted) = turn.checked_sub(*distance) else { continue };
-                let Some(Some(repeat)) = self.sent.get(wanted as usize % REMEMBERED) else { continue };
+                let Some(sent) = self.of(Sequence(wanted)) else { continue };
+                let repeat = sent.packet;
                 let bytes = usize::from(repeat.payload_bytes) + OVERHEAD_BYTES;
-                if repeat.sequence.0 == wanted && redundancy.spend(now, bytes) && !queue(*repeat) {
+                if redundancy.spend(now, bytes) && !queue(repeat) {
                     return;
                 }
             }
         }
+    }
+
+    /// Keeps the header of a packet that goes out for the first time.
+    pub fn keep_header(&mut self, sequence: Sequence, header: &[u8]) {
+        let place = sequence.0 as usize % REMEMBERED;
+        if let Some(Some(sent)) = self.sent.get_mut(place)
+            && sent.packet.sequence == sequence
+            && sent.header.is_empty()
+        {
+            // A header of ours always fits; one that did not would not be repeated.
+            let _ = sent.header.try_extend_from_slice(header);
+        }
+    }
+
+    /// The header under which a packet went out; a repeat has to have it again, since one number must not be sealed
+    /// twice with different bytes.
+    pub fn header(&self, sequence: Sequence) -> Option<&[u8]> {
+        self.of(sequence).map(|sent| &sent.header[..]).filter(|header| !header.is_empty())
+    }
+
+    fn of(&self, sequence: Sequence) -> Option<&Sent> {
+        self.sent
+            .get(sequence.0 as usize % REMEMBERED)?
+            .as_ref()
+            .filter(|sent| sent.packet.sequence == sequence)
     }
 
     /// Forgets what was sent: from here on the same numbers may mean other bytes.

@@ -80,8 +80,6 @@ pub struct Slot {
     pub recent: Recent,
     /// Its recent sound.
     pub trail: Trail,
-    /// The first number that goes out with the present header: earlier ones cannot be repeated.
-    template_from: Sequence,
     /// The highest number its receiver has reported, roll-overs included.
     reported_highest: Option<u32>,
     /// The next number and the packets sent when it last reported.
@@ -114,7 +112,6 @@ impl Slot {
             rtx_next: Sequence::default(),
             recent: Recent::default(),
             trail: Trail::default(),
-            template_from: Sequence::default(),
             reported_highest: None,
             reported_sent: (0, 0),
             packets: 0,
@@ -133,7 +130,6 @@ impl Slot {
         self.recent = Recent::default();
         self.trail.clear();
         (self.reported_highest, self.reported_sent) = (None, (0, 0));
-        self.template_from = Sequence::default();
         (self.packets, self.octets, self.reported_packets) = (0, 0, 0);
     }
 
@@ -146,11 +142,7 @@ impl Slot {
     pub fn describe(&mut self, description: &SlotDescription, extensions: &ExtensionIds) {
         let mid = extensions.mid.map(|id| (id, description.mid.as_str().as_bytes()));
         self.is_open = true;
-        let template = Template::new(self.ssrc, description.payload_type, mid);
-        if template != self.template {
-            self.template = template;
-            self.template_from = self.rewriter.next();
-        }
+        self.template = Template::new(self.ssrc, description.payload_type, mid);
         let rtx = description.rtx_ssrc.zip(description.rtx_payload_type);
         self.rtx_ssrc = rtx.map(|(ssrc, _)| ssrc);
         self.rtx_template = rtx.map(|(ssrc, payload_type)| Template::new(ssrc, payload_type, mid));
@@ -159,12 +151,6 @@ impl Slot {
     /// Whether packets of this slot, or their retransmissions, go out under this SSRC.
     pub fn has_ssrc(&self, ssrc: u32) -> bool {
         self.ssrc == ssrc || self.rtx_ssrc == Some(ssrc)
-    }
-
-    /// Whether a packet that was sent before would have the same header again. One number must not be sealed twice
-    /// with different bytes.
-    pub fn can_repeat(&self, sequence: Sequence) -> bool {
-        sequence >= self.template_from
     }
 
     /// What a report on this slot says of its line alone: the loss (in 1/256) and of how many packets; 0 packets if it

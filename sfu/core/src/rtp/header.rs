@@ -126,7 +126,7 @@ pub const TEMPLATE_BYTES_MAX: usize = FIXED_BYTES + 4 + 20;
 
 /// A slot's header, prepared once: only marker, sequence number and timestamp differ from packet to packet, so that
 /// packets of a frame stay of equal length.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Template {
     bytes: [u8; TEMPLATE_BYTES_MAX],
     length: u8,

@@ -381,7 +381,7 @@ impl Seen {
         let is_rtx = packet.payload_type == 124;
         let payload = &packet.payload[if is_rtx { 2 } else { 0 }..];
         let (descriptor, at) = match packet.payload_type {
-            109 => (None, 0),
+            109 | 110 => (None, 0),
             120 | 124 => (Some(Descriptor::parse(payload).expect("VP8")), 7),
             other => panic!("payload type {other} was not negotiated with this receiver"),
         };
@@ -465,7 +465,7 @@ impl Oracle {
             self.repeats += 1;
             return;
         }
-        if packet.payload_type == 109 {
+        if matches!(packet.payload_type, 109 | 110) {
             self.sound.insert((packet.ssrc, extended), bytes.to_vec());
         }
         let mid = self.mids.get(&packet.ssrc).expect("an SSRC of this person's slots");
