@@ -117,7 +117,9 @@ pub fn red(data: &[u8]) {
     let total: usize = blocks.copies.iter().map(|copy| copy.payload.len()).sum();
     assert!(total + blocks.primary.len() + 4 * blocks.copies.len() < payload.len(), "blocks do not overlap");
     let behind: Vec<u16> = blocks.behind().map(|(behind, _)| behind).collect();
-    assert!(behind.windows(2).all(|pair| pair[0] == pair[1] + 1) && behind.last().is_none_or(|last| *last == 1));
+    assert!(
+        behind.windows(2).all(|pair| pair[0] == pair[1] + 1) && behind.last().is_none_or(|last| *last == 1)
+    );
     let mut again = Vec::new();
     for copy in &blocks.copies {
         assert!(copy.earlier < 1 << 14 && (1..1 << 10).contains(&copy.payload.len()));

@@ -75,9 +75,9 @@ impl Line {
 /// How the speaker's browser sends sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Speaker {
-    /// Opus alone, never sent again: Firefox.
+    /// Opus alone, never sent again.
     Plain,
-    /// Opus alone, sent again when asked for: Chromium.
+    /// Opus alone, sent again when asked for: Firefox and Chromium.
     Answers,
     /// Each packet with a copy of the one before (RFC 2198), sent again when asked for: Chromium, if it is told so.
     Copies,

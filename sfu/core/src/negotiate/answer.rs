@@ -240,7 +240,7 @@ fn write_codec(out: &mut String, offered: &OfferLine, transport_cc: bool) {
 }
 
 /// How lost sound may come again: when asked for (RFC 4585 section 6.2.1), and as copies in later packets (RFC 2198).
-/// No browser offers the former; Chromium does it nevertheless when it is answered so, and Firefox ignores it.
+/// No browser offers the former; Chromium and Firefox do it nevertheless when they are answered so.
 fn write_sound_repair(out: &mut String, offered: &OfferLine) {
     let Some(codec) = offered.codec else { return };
     let payload_type = codec.payload_type;

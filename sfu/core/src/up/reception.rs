@@ -41,8 +41,8 @@ pub const ASK_FOR: Duration = Duration::from_millis(500);
 /// The same for sound: what comes later than this is played by nobody.
 pub const ASK_FOR_SOUND: Duration = Duration::from_millis(300);
 
-/// Packets of sound asked for without any answer after which their sender counts as one that cannot answer: Firefox
-/// keeps none.
+/// Packets of sound asked for without any answer after which their sender counts as one that cannot answer: no browser
+/// offers to send sound again, and what one does nevertheless may change.
 const UNANSWERED_MAX: u8 = 32;
 
 /// One in so many packets is asked of such a sender nevertheless, should it have been the line.
