@@ -8,7 +8,7 @@ mod media;
 mod text;
 mod transport;
 
-pub use media::{rtcp, rtp, vp8};
+pub use media::{red, rtcp, rtp, vp8};
 pub use text::{protocol, sdp};
 pub use transport::{dtls_prefilter, stun};
 
@@ -16,12 +16,13 @@ pub use transport::{dtls_prefilter, stun};
 pub type Target = fn(&[u8]);
 
 /// All targets by the names of their corpora.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("stun", stun),
     ("dtls_prefilter", dtls_prefilter),
     ("rtp", rtp),
     ("rtcp", rtcp),
     ("vp8", vp8),
+    ("red", red),
     ("sdp", sdp),
     ("protocol", protocol),
 ];

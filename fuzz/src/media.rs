@@ -2,6 +2,7 @@
 
 use asamblea_sfu_core::demux::classify;
 use asamblea_sfu_core::rtp::header::{Packet, Template};
+use asamblea_sfu_core::rtp::red;
 use asamblea_sfu_core::rtp::rtcp::{Rtcp, walk};
 use asamblea_sfu_core::rtp::rtcp_write::{SenderReport, Writer};
 use asamblea_sfu_core::rtp::vp8::{Descriptor, PictureId, Reached, Shift};
@@ -113,6 +114,32 @@ fn rewritten(packet: &Rtcp<'_>, bytes: usize) {
         ) => assert_eq!((ssrc, ntp, rtp), (ssrc_before, ntp_before, rtp_before)),
         (again, before) => assert_eq!(again, before),
     }
+}
+
+/// A payload with copies of earlier ones behind the payload type of its codec; what is read, written again, reads the
+/// same.
+pub fn red(data: &[u8]) {
+    let Some((codec, payload)) = data.split_first() else { return };
+    let Some(blocks) = red::Blocks::parse(payload, *codec) else { return };
+    assert!(blocks.copies.len() < red::BLOCKS_MAX);
+    assert!(payload.ends_with(blocks.primary) && !blocks.primary.is_empty());
+    let total: usize = blocks.copies.iter().map(|copy| copy.payload.len()).sum();
+    assert!(total + blocks.primary.len() + 4 * blocks.copies.len() < payload.len(), "blocks do not overlap");
+    let behind: Vec<u16> = blocks.behind().map(|(behind, _)| behind).collect();
+    assert!(
+        behind.windows(2).all(|pair| pair[0] == pair[1] + 1) && behind.last().is_none_or(|last| *last == 1)
+    );
+    let mut again = Vec::new();
+    for copy in &blocks.copies {
+        assert!(copy.earlier < 1 << 14 && (1..1 << 10).contains(&copy.payload.len()));
+        again.push(0x80 | codec);
+        let word = u32::from(copy.earlier) << 10 | copy.payload.len() as u32;
+        again.extend_from_slice(&word.to_be_bytes()[1..]);
+    }
+    again.push(*codec);
+    blocks.copies.iter().for_each(|copy| again.extend_from_slice(copy.payload));
+    again.extend_from_slice(blocks.primary);
+    assert_eq!(red::Blocks::parse(&again, *codec), Some(blocks));
 }
 
 /// A VP8 payload behind three bytes that say how its picture ids are moved.

@@ -36,6 +36,11 @@ fn vp8() {
 }
 
 #[test]
+fn red() {
+    replay("red");
+}
+
+#[test]
 fn sdp() {
     replay("sdp");
 }

@@ -272,6 +272,7 @@ fn describe(
         kind,
         payload_type: if kind.is_audio() { OPUS } else { VP8 },
         rtx_payload_type: (!kind.is_audio()).then_some(VP8 + 1),
+        red_payload_type: None,
         rids: rids.iter().map(|rid| Rid((*rid).into())).collect(),
         ssrcs: smallvec![],
     };

@@ -3,13 +3,19 @@
 //! A slot decides which packets of its source go out and under which numbers. It holds no bytes and knows neither
 //! other slots nor the room: who fills it is told to it.
 
+pub mod redundancy;
 pub mod resend;
 pub mod rewrite;
 pub mod slot;
 
-use crate::{rtp::sequence::Sequence, rtp::vp8, up::LayerRef};
+use crate::{
+    rtp::{rtcp, sequence::Sequence, vp8},
+    up::LayerRef,
+};
+use redundancy::Redundancy;
 use resend::Budget;
 use slot::Slot;
+use std::time::Instant;
 
 /// Most packets queued for one subscriber between two flushes. A flush follows every batch received, so this is only
 /// reached by a key frame in every slot at once; what lies beyond is lost and asked for again.
@@ -27,6 +33,8 @@ pub struct Queued {
     pub payload_bytes: u16,
     /// The marker bit.
     pub marker: bool,
+    /// Whether the same packet was sent before, under the same number: then its bytes must be the same.
+    pub is_repeat: bool,
     /// For a resend, the number it was first sent under.
     pub original: Option<u16>,
     /// Whose payload.
@@ -51,6 +59,8 @@ pub struct Subscriber {
     pub queue: Vec<Queued>,
     /// What it may still ask for again.
     pub budget: Budget,
+    /// How often its sound is sent.
+    pub redundancy: Redundancy,
     /// The peer's own estimate of its downlink in bit/s (REMB), if it sends one. Congestion control's input.
     pub estimate_bps: Option<u64>,
 }
@@ -63,6 +73,46 @@ impl Subscriber {
             self.queue.push(packet);
         }
         has_room
+    }
+
+    /// Queues what of a slot's sound is to go out once more along with a packet just queued. Returns how many.
+    pub fn repeat_sound(&mut self, now: Instant, packet: &Queued) -> u64 {
+        let Self { slots, queue, redundancy, .. } = self;
+        let Some(slot) = slots.get_mut(usize::from(packet.slot)) else { return 0 };
+        let mut count = 0;
+        slot.trail.follow(now, packet, redundancy, |repeat| {
+            let has_room = queue.len() < QUEUE_MAX;
+            if has_room {
+                queue.push(repeat);
+                count += 1;
+            }
+            has_room
+        });
+        count
+    }
+
+    /// Forgets what a slot sent, so that nothing of it goes out again.
+    pub fn forget_sound(&mut self, slot: u16) {
+        if let Some(slot) = self.slots.get_mut(usize::from(slot)) {
+            slot.trail.clear();
+        }
+        self.queue.retain(|queued| !(queued.is_repeat && queued.slot == slot));
+    }
+
+    /// Takes a report block. False if it is on none of its streams.
+    pub fn hear_report(&mut self, now: Instant, block: &rtcp::Block) -> bool {
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.is_open && slot.has_ssrc(block.ssrc)) else {
+            return false;
+        };
+        if slot.ssrc == block.ssrc {
+            let (lost, packets) = slot.reported_loss(block.highest, block.fraction_lost);
+            if slot.is_audio {
+                self.redundancy.hear_report(now, lost, packets);
+            } else {
+                self.redundancy.set_loss(now, lost, packets);
+            }
+        }
+        true
     }
 
     /// The open slot that sends under an SSRC.

@@ -9,8 +9,15 @@ use std::time::{Duration, Instant};
 /// loss. What lies beyond is refused, so that asking costs an attacker more than answering costs us.
 pub const ASKS_PER_SECOND_MAX: u32 = 600;
 
-/// Least time between two resends of one packet: half of what browsers wait at least before they ask again.
-pub const SPACING: Duration = Duration::from_millis(10);
+/// Bounds of the least time between two resends of one packet. Browsers ask again after a round trip; who asks sooner
+/// than three quarters of one has not waited for the answer.
+pub const SPACINGS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_millis(400);
+
+/// The least time between two resends of one packet to a peer at this distance.
+pub fn spacing(round_trip: Option<Duration>) -> Duration {
+    round_trip.map_or(*SPACINGS.start(), |it| it * 3 / 4).clamp(*SPACINGS.start(), *SPACINGS.end())
+}
 
 /// Resends remembered for spacing, by the number's lower bits; more than browsers ask for at a time.
 const REMEMBERED: usize = 64;
@@ -41,14 +48,14 @@ pub struct Recent {
 }
 
 impl Recent {
-    /// Notes a resend. False if the packet was sent again too short a while ago.
-    pub fn note(&mut self, now: Instant, sequence: Sequence) -> bool {
+    /// Notes a resend. False if the packet was sent again less than `spacing` ago.
+    pub fn note(&mut self, now: Instant, sequence: Sequence, spacing: Duration) -> bool {
         if self.resends.is_empty() {
             self.resends = vec![None; REMEMBERED];
         }
         let place = &mut self.resends[sequence.0 as usize % REMEMBERED];
         let is_too_soon =
-            place.is_some_and(|(noted, at)| noted == sequence && now.saturating_duration_since(at) < SPACING);
+            place.is_some_and(|(noted, at)| noted == sequence && now.saturating_duration_since(at) < spacing);
         if !is_too_soon {
             *place = Some((sequence, now));
         }
@@ -72,10 +79,14 @@ mod tests {
     #[test]
     fn one_packet_is_not_sent_again_at_once() {
         let start = test_epoch();
-        let mut recent = Recent::default();
-        assert!(recent.note(start, Sequence(5)));
-        assert!(!recent.note(start + SPACING / 2, Sequence(5)));
-        assert!(recent.note(start + SPACING / 2, Sequence(6)));
-        assert!(recent.note(start + SPACING, Sequence(5)));
+        for (round_trip, ms) in [(None, 10), (Some(5), 10), (Some(300), 225), (Some(9_000), 400)] {
+            let spacing = spacing(round_trip.map(Duration::from_millis));
+            assert_eq!(spacing, Duration::from_millis(ms));
+            let mut recent = Recent::default();
+            assert!(recent.note(start, Sequence(5), spacing));
+            assert!(!recent.note(start + spacing / 2, Sequence(5), spacing));
+            assert!(recent.note(start + spacing / 2, Sequence(6), spacing));
+            assert!(recent.note(start + spacing, Sequence(5), spacing));
+        }
     }
 }

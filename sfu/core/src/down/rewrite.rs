@@ -93,6 +93,11 @@ impl Rewriter {
         self.segments.last()
     }
 
+    /// The next number nobody has used.
+    pub fn next(&self) -> Sequence {
+        self.next
+    }
+
     /// The timestamp last sent and the moment it was.
     pub fn reached(&self) -> Option<(u32, Instant)> {
         self.reached_at.map(|at| (self.reached_timestamp, at))

@@ -5,6 +5,7 @@
 
 use super::{
     Queued,
+    redundancy::Trail,
     resend::Recent,
     rewrite::{Incoming, Rewriter},
 };
@@ -77,6 +78,12 @@ pub struct Slot {
     pub rtx_next: Sequence,
     /// Its recent retransmissions.
     pub recent: Recent,
+    /// Its recent sound.
+    pub trail: Trail,
+    /// The highest number its receiver has reported, roll-overs included.
+    reported_highest: Option<u32>,
+    /// The next number and the packets sent when it last reported.
+    reported_sent: (u64, u32),
     /// Packets sent, modulo 2^32 as sender reports count.
     pub packets: u32,
     /// Payload bytes sent, modulo 2^32.
@@ -104,6 +111,9 @@ impl Slot {
             rewriter: Rewriter::new(Clock::Audio, 0, 0),
             rtx_next: Sequence::default(),
             recent: Recent::default(),
+            trail: Trail::default(),
+            reported_highest: None,
+            reported_sent: (0, 0),
             packets: 0,
             octets: 0,
             reported_packets: 0,
@@ -118,6 +128,8 @@ impl Slot {
         self.rewriter = Rewriter::new(self.clock(), random as u16, (random >> 16) as u32);
         self.rtx_next = Sequence((random >> 48) & 0x7fff);
         self.recent = Recent::default();
+        self.trail.clear();
+        (self.reported_highest, self.reported_sent) = (None, (0, 0));
         (self.packets, self.octets, self.reported_packets) = (0, 0, 0);
     }
 
@@ -135,6 +147,32 @@ impl Slot {
         let rtx = description.rtx_ssrc.zip(description.rtx_payload_type);
         self.rtx_ssrc = rtx.map(|(ssrc, _)| ssrc);
         self.rtx_template = rtx.map(|(ssrc, payload_type)| Template::new(ssrc, payload_type, mid, transport_cc));
+    }
+
+    /// Whether packets of this slot, or their retransmissions, go out under this SSRC.
+    pub fn has_ssrc(&self, ssrc: u32) -> bool {
+        self.ssrc == ssrc || self.rtx_ssrc == Some(ssrc)
+    }
+
+    /// What a report on this slot says of its line alone: the loss (in 1/256) and of how many packets; 0 packets if it
+    /// makes no sense. Numbers that never came here (gaps stay gaps) are taken off the loss.
+    pub fn reported_loss(&mut self, highest: u32, fraction_lost: u8) -> (u8, u32) {
+        let before = self.reported_highest.replace(highest);
+        let packets = highest.wrapping_sub(before.unwrap_or(highest));
+        let (next, sent) = (self.rewriter.next().0, self.packets);
+        let (next_before, sent_before) = std::mem::replace(&mut self.reported_sent, (next, sent));
+        if !(1..1 << 16).contains(&packets) {
+            return (0, 0);
+        }
+        let numbers = next.saturating_sub(next_before);
+        let sent = u64::from(sent.wrapping_sub(sent_before)).min(numbers);
+        if numbers == 0 || sent == 0 {
+            return (fraction_lost, packets);
+        }
+        // Of 256 numbers, how many were sent, and how many of those did not arrive.
+        let sent = (sent * 256 / numbers).max(1);
+        let lost = u64::from(fraction_lost).saturating_sub(256 - sent);
+        ((lost * 256 / sent).min(255) as u8, packets)
     }
 
     /// The clock of its timestamps.
@@ -202,6 +240,7 @@ impl Slot {
             slot: place,
             payload_bytes: packet.payload_bytes,
             marker,
+            is_repeat: false,
             original: None,
             source: packet.incoming.source,
             kept: packet.incoming.sequence,

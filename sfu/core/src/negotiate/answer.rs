@@ -109,6 +109,9 @@ impl AnswerParts<'_> {
     fn write_up(&self, out: &mut String, offered: &OfferLine, up: &UpDescription) {
         line!(out, "a=recvonly");
         write_codec(out, offered, self.transport_cc);
+        if offered.media == MediaType::Audio {
+            write_sound_repair(out, offered);
+        }
         self.write_extensions(out, offered, true);
         for rid in &up.rids {
             line!(out, "a=rid:{} recv", rid.0);
@@ -177,12 +180,20 @@ impl AnswerLine<'_> {
     }
 
     fn payload_types(&self) -> String {
-        match self.offered.codec {
-            Some(OfferCodec { payload_type, rtx_payload_type: Some(rtx), .. }) => {
+        match (self.offered.codec, &self.role) {
+            // In the client's order: it sends what stands first.
+            (
+                Some(OfferCodec { payload_type, red_payload_type: Some(red), prefers_red, .. }),
+                Role::Up(_),
+            ) => match prefers_red {
+                true => format!("{red} {payload_type}"),
+                false => format!("{payload_type} {red}"),
+            },
+            (Some(OfferCodec { payload_type, rtx_payload_type: Some(rtx), .. }), _) => {
                 format!("{payload_type} {rtx}")
             }
-            Some(OfferCodec { payload_type, .. }) => payload_type.to_string(),
-            None => self.offered.first_format.to_string(),
+            (Some(OfferCodec { payload_type, .. }), _) => payload_type.to_string(),
+            (None, _) => self.offered.first_format.to_string(),
         }
     }
 
@@ -225,6 +236,18 @@ fn write_codec(out: &mut String, offered: &OfferLine, transport_cc: bool) {
         if is_wanted && codec.feedback.contains(feedback) {
             line!(out, "a=rtcp-fb:{payload_type} {name}");
         }
+    }
+}
+
+/// How lost sound may come again: when asked for (RFC 4585 section 6.2.1), and as copies in later packets (RFC 2198).
+/// No browser offers the former; Chromium and Firefox do it nevertheless when they are answered so.
+fn write_sound_repair(out: &mut String, offered: &OfferLine) {
+    let Some(codec) = offered.codec else { return };
+    let payload_type = codec.payload_type;
+    line!(out, "a=rtcp-fb:{payload_type} nack");
+    if let Some(red) = codec.red_payload_type {
+        line!(out, "a=rtpmap:{red} red/48000/2");
+        line!(out, "a=fmtp:{red} {payload_type}/{payload_type}");
     }
 }
 

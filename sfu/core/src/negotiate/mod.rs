@@ -84,6 +84,8 @@ pub struct UpDescription {
     pub payload_type: u8,
     /// Payload type of its retransmissions (RFC 4588), if negotiated.
     pub rtx_payload_type: Option<u8>,
+    /// Payload type of packets with copies of earlier ones (RFC 2198), if negotiated; the microphone only.
+    pub red_payload_type: Option<u8>,
     /// Simulcast stream ids, smallest layer first (RFC 8853); empty for one layer without a rid.
     pub rids: SmallVec<[Rid; 3]>,
     /// Primary SSRCs announced with `a=ssrc`, with the RTX SSRC of the same FID group; often empty with simulcast.

@@ -396,6 +396,7 @@ fn role(line: &Line, offered: &OfferLine, sources: &BTreeMap<Mid, Sources>, tran
                 kind,
                 payload_type: codec.payload_type,
                 rtx_payload_type: codec.rtx_payload_type,
+                red_payload_type: codec.red_payload_type,
                 rids,
                 ssrcs: offered.ssrcs.clone(),
             })

@@ -67,6 +67,10 @@ pub(super) enum MediaType {
 pub(super) struct OfferCodec {
     pub(super) payload_type: u8,
     pub(super) rtx_payload_type: Option<u8>,
+    /// Packets with copies of earlier ones (RFC 2198) of this codec and no other.
+    pub(super) red_payload_type: Option<u8>,
+    /// Whether the client would rather send those than the codec alone.
+    pub(super) prefers_red: bool,
     pub(super) feedback: Feedback,
 }
 
@@ -244,7 +248,7 @@ struct Section {
     rtcp_mux: bool,
     reduced_size_rtcp: bool,
     codecs: [Codec; PAYLOAD_TYPES],
-    /// For retransmissions: the payload type they repair; a number above 127 for none.
+    /// For retransmissions and copies: the payload type they repair; a number above 127 for none.
     repairs: [u8; PAYLOAD_TYPES],
     feedback: [Feedback; PAYLOAD_TYPES],
     feedback_of_all: Feedback,
@@ -265,6 +269,7 @@ enum Codec {
     Opus,
     Vp8,
     Rtx,
+    Red,
 }
 
 impl Reader {
@@ -460,6 +465,7 @@ impl Section {
             c if c.eq_ignore_ascii_case("opus/48000/2") => Codec::Opus,
             c if c.eq_ignore_ascii_case("VP8/90000") => Codec::Vp8,
             c if c.eq_ignore_ascii_case("rtx/90000") => Codec::Rtx,
+            c if c.eq_ignore_ascii_case("red/48000/2") => Codec::Red,
             _ => Codec::None,
         };
         self.codecs[usize::from(payload_type)] = codec;
@@ -472,6 +478,14 @@ impl Section {
             if let Some(repaired) = parameter.trim().strip_prefix("apt=") {
                 self.repairs[usize::from(payload_type)] = self::payload_type(repaired)?;
             }
+        }
+        // Redundant audio lists its blocks' payload types (RFC 2198 section 5); of one codec they are all the same.
+        let mut blocks = parameters.trim().split('/').map(self::payload_type);
+        if parameters.contains('/')
+            && let Some(Ok(first)) = blocks.next()
+            && blocks.all(|block| block == Ok(first))
+        {
+            self.repairs[usize::from(payload_type)] = first;
         }
         Ok(())
     }
@@ -612,9 +626,14 @@ impl Section {
         let is = |payload_type: u8, codec| self.codecs[usize::from(payload_type)] == codec;
         let payload_type = self.payload_types.iter().copied().find(|p| is(*p, wanted))?;
         let repairs = |p: &u8| is(*p, Codec::Rtx) && self.repairs[usize::from(*p)] == payload_type;
+        let copies = |p: &u8| is(*p, Codec::Red) && self.repairs[usize::from(*p)] == payload_type;
+        let place = |wanted: Option<u8>| self.payload_types.iter().position(|p| Some(*p) == wanted);
+        let red_payload_type = self.payload_types.iter().copied().find(copies);
         Some(OfferCodec {
             payload_type,
             rtx_payload_type: self.payload_types.iter().copied().find(repairs),
+            red_payload_type,
+            prefers_red: red_payload_type.is_some() && place(red_payload_type) < place(Some(payload_type)),
             feedback: self.feedback[usize::from(payload_type)].union(self.feedback_of_all),
         })
     }

@@ -201,6 +201,7 @@ fn a_microphone_line_is_answered_with_a_stated_opus_rate() {
     a=rtpmap:109 opus/48000/2
     a=fmtp:109 minptime=10;useinbandfec=1;stereo=0;maxaveragebitrate=40000
     a=rtcp-fb:109 transport-cc
+    a=rtcp-fb:109 nack
     a=extmap:3 urn:ietf:params:rtp-hdrext:sdes:mid
     a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level
     a=extmap:7 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01
@@ -208,6 +209,42 @@ fn a_microphone_line_is_answered_with_a_stated_opus_rate() {
     a=candidate:2 1 udp 2130706175 2001:db8::1 8443 typ host
     a=end-of-candidates
     ");
+}
+
+#[test]
+fn redundant_sound_is_taken_in_the_clients_order_and_only_of_opus() {
+    let microphone = |formats: &str, parameters: &str| {
+        let offer = small().replace("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n", &format!(
+            "m=audio 9 UDP/TLS/RTP/SAVPF {formats}\r\na=rtpmap:63 red/48000/2\r\na=fmtp:63 {parameters}\r\na=mid:0\r\n"
+        ));
+        assert_ne!(offer, small());
+        let ups = [UpLine { mid: mid("0"), kind: UpKind::Microphone }];
+        let answer = negotiator().handle_offer(&offer, &ups).expect("a good offer");
+        let red = answer.description.ups[0].red_payload_type;
+        (section(&answer.sdp, 0, &["m=", "a=rtpmap", "a=fmtp:63"]), red)
+    };
+    let (section, red) = microphone("111 63", "111/111");
+    assert_eq!(red, Some(63));
+    assert_snapshot!(section, @r"
+    m=audio 8443 UDP/TLS/RTP/SAVPF 111 63
+    a=rtpmap:111 opus/48000/2
+    a=rtpmap:63 red/48000/2
+    a=fmtp:63 111/111
+    ");
+    let (section, red) = microphone("63 111", "111/111/111");
+    assert!(section.starts_with("m=audio 8443 UDP/TLS/RTP/SAVPF 63 111\n") && red == Some(63));
+    for parameters in ["111/0", "0/0", "111", "111/", "/", "111/128"] {
+        let (section, red) = microphone("63 111", parameters);
+        assert!(red.is_none() && !section.contains("63"), "{parameters}: {section}");
+    }
+}
+
+#[test]
+fn slots_never_get_redundant_sound() {
+    let answer = negotiator().handle_offer(CHROMIUM_MORE_SLOTS, &ups()).expect("a real offer");
+    let lines = answer.sdp.matches("red/48000").count();
+    assert_eq!(lines, 1, "the microphone's alone");
+    assert_eq!(answer.sdp.matches(" nack\r\n").count() - answer.sdp.matches("VP8/90000").count(), 1);
 }
 
 #[test]

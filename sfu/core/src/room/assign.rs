@@ -113,6 +113,9 @@ impl Room {
         for layer in left.into_iter().flatten() {
             self.unsubscribe(layer, at);
         }
+        if let Some(peer) = self.peers.get_mut(at.peer) {
+            peer.subscriber.forget_sound(at.slot);
+        }
     }
 
     /// A source is gone: the slot has nothing of it any more.
@@ -120,6 +123,9 @@ impl Room {
         if let Some(slot) = self.slot_mut(at) {
             slot.current = slot.current.filter(|layer| layer.peer != source);
             slot.target = slot.target.filter(|layer| layer.peer != source);
+        }
+        if let Some(peer) = self.peers.get_mut(at.peer) {
+            peer.subscriber.forget_sound(at.slot);
         }
         // What the slot still has of other kinds of this source is found again by retargeting.
         if let Some(peer) = self.peers.get_mut(source) {

@@ -5,7 +5,7 @@
 
 use super::{PeerKey, Room};
 use crate::{
-    down::{Queued, Subscriber},
+    down::{Queued, Subscriber, slot::Slot},
     egress::Egress,
 };
 use std::time::Instant;
@@ -41,20 +41,39 @@ impl Room {
             let layer =
                 self.peers.get(source.peer).and_then(|peer| peer.publisher.layer(source.kind, source.layer));
             let Some(kept) = layer.and_then(|layer| layer.history.get(queued.kept)) else {
-                self.counters.dropped_overwritten += 1;
+                self.counters.dropped_overwritten += u64::from(!queued.is_repeat);
                 continue;
             };
-            let template =
-                if queued.original.is_some() { slot.rtx_template.as_ref() } else { Some(&slot.template) };
+            if queued.is_repeat {
+                let Some(header) = slot.trail.header(queued.sequence) else { continue };
+                let bytes = header.len() + kept.payload.len();
+                egress.rtp(queued.sequence.0, |out| {
+                    out[..header.len()].copy_from_slice(header);
+                    out[header.len()..bytes].copy_from_slice(kept.payload);
+                    bytes
+                });
+                self.counters.packets_sent += 1;
+                self.counters.bytes_sent += bytes as u64;
+                continue;
+            }
+            let Slot { template, rtx_template, trail, .. } = slot;
+            let template = if queued.original.is_some() { rtx_template.as_ref() } else { Some(&*template) };
             let Some(template) = template else { continue };
             // The padding byte says how many there are: one, itself (RFC 3550 section 5.1).
-            let is_padded =
-                self.config.pad_runs && queued.original.is_none() && queued.payload_bytes + 1 == run_bytes;
-            let is_video = !slot.is_audio;
+            let is_video = !queued.source.kind.is_audio();
+            // Sound is never padded: a repeat has to have the same bytes whatever stands beside it.
+            let is_padded = self.config.pad_runs
+                && is_video
+                && queued.original.is_none()
+                && queued.payload_bytes + 1 == run_bytes;
             let mut length = 0;
             egress.rtp(queued.sequence.0, |out| {
                 let wire = queued.sequence.wire();
                 let mut at = template.write(out, queued.marker, is_padded, wire, queued.timestamp);
+                // What stands in the header from here on stands in the repeats of it, too.
+                if !is_video {
+                    trail.keep_header(queued.sequence, &out[..at]);
+                }
                 if let Some(original) = queued.original {
                     out[at..at + 2].copy_from_slice(&original.to_be_bytes());
                     at += 2;

@@ -3,15 +3,19 @@
 //! One table look-up and one copy of the payload a packet; then a few dozen bytes for each subscriber. Nothing
 //! allocates once histories and queues have grown to their size.
 
-use super::{PeerKey, Room};
+use super::{PLIS_MAX, PeerKey, Room};
 use crate::{
     down::{
         rewrite::Incoming,
         slot::{Forwarded, Verdict},
     },
-    rtp::{PAYLOAD_BYTES_MAX, be16, header::Packet, sequence::Sequence, vp8},
-    up::{Binding, LAYERS_MAX, LayerRef, Unplaced, UpStream, reception::Arrival},
+    rtp::{PAYLOAD_BYTES_MAX, be16, header::Packet, red::Blocks, sequence::Sequence, vp8},
+    up::{
+        Binding, LAYERS_MAX, LayerRef, Unplaced, UpStream,
+        reception::{Arrival, Patience, Repair},
+    },
 };
+use arrayvec::ArrayVec;
 use asamblea_seam::{Up, UpKind};
 use std::time::{Duration, Instant};
 
@@ -60,8 +64,34 @@ impl Room {
             let Some(wire) = be16(packet.payload, 0) else { return };
             let original = Packet { sequence: wire, payload: &packet.payload[2..], ..packet };
             self.take(now, key, binding, &original);
+        } else if binding.is_red {
+            self.take_redundant(now, key, binding, &packet);
         } else {
             self.take(now, key, binding, &packet);
+        }
+    }
+
+    /// Takes a packet with copies of earlier ones (RFC 2198): its own payload, then of the copies what is missing.
+    fn take_redundant(&mut self, now: Instant, key: PeerKey, binding: Binding, packet: &Packet<'_>) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(up) = peer.publisher.up(binding.kind) else { return };
+        let Some(blocks) = Blocks::parse(packet.payload, up.payload_type()) else {
+            self.counters.dropped_malformed += 1;
+            return;
+        };
+        self.take(now, key, binding, &Packet { payload: blocks.primary, ..*packet });
+        let binding = Binding { is_rtx: true, ..binding };
+        for (behind, copy) in blocks.behind() {
+            let wire = packet.sequence.wrapping_sub(behind);
+            let layer =
+                self.peers.get(key).and_then(|peer| peer.publisher.layer(binding.kind, binding.layer));
+            if layer.is_some_and(|layer| layer.reception.is_missing(wire)) {
+                self.counters.red_repaired += 1;
+                let timestamp = packet.timestamp.wrapping_sub(u32::from(copy.earlier));
+                let earlier =
+                    Packet { marker: false, sequence: wire, timestamp, payload: copy.payload, ..*packet };
+                self.take(now, key, binding, &earlier);
+            }
         }
     }
 
@@ -72,23 +102,25 @@ impl Room {
         let audio_level = peer.publisher.extensions().audio_level;
         let Some(up) = peer.publisher.up_mut(binding.kind) else { return };
         let (clock, is_active) = (up.clock(), up.is_active);
-        let is_repairable = up.is_repairable() && is_active;
+        let repair = up.repair();
         let Some(layer) = up.layers.get_mut(usize::from(binding.layer)) else { return };
-        let is_repairable = is_repairable && !layer.subscribers.is_empty();
-        let sequence = match layer.reception.arrive(now, packet.sequence, !binding.is_rtx, is_repairable) {
+        let repair = if is_active && !layer.subscribers.is_empty() { repair } else { Repair::None };
+        let sequence = match layer.reception.arrive(now, packet.sequence, !binding.is_rtx, repair) {
             Arrival::New(sequence) => sequence,
             Arrival::Duplicate | Arrival::Suspicious => {
                 self.counters.dropped_duplicate += 1;
                 return;
             }
         };
-        if !binding.is_rtx {
+        // What comes late says nothing about timing: it may have been sent again.
+        if !binding.is_rtx && layer.reception.is_newest(sequence) {
             let elapsed = now.saturating_duration_since(self.began_at);
             layer.reception.time(clock.ticks(elapsed), packet.timestamp);
         }
         if let Some(at) = layer.reception.ask_at() {
             self.repair_at = Some(self.repair_at.map_or(at, |other| other.min(at)));
         }
+        let is_beyond_repair = layer.reception.take_beyond_repair();
         let is_newly_live = layer.hear(now);
         if !is_active {
             self.counters.dropped_inactive += 1;
@@ -106,6 +138,9 @@ impl Room {
             self.rank(now);
         }
         self.forward(now, at, sequence, packet);
+        if is_beyond_repair {
+            self.want_key_frame(now, at);
+        }
     }
 
     /// Keeps a packet and queues it for every slot that its layer fills.
@@ -116,11 +151,13 @@ impl Room {
         let descriptor = if at.kind.is_audio() { None } else { vp8::Descriptor::parse(packet.payload) };
         let is_key_frame = descriptor.is_some_and(|descriptor| descriptor.is_key_frame);
         let is_entry = at.kind.is_audio() || is_key_frame;
+        let is_audible = at.kind.is_audio() && up.level.is_audible();
         let on_layer_clocks =
             if is_key_frame { on_layer_clocks(up, at.layer, packet.timestamp) } else { [None; LAYERS_MAX] };
         let Some(layer) = up.layers.get_mut(usize::from(at.layer)) else { return };
         if is_key_frame {
             layer.gate.satisfy();
+            layer.reception.forgive_before(sequence);
         }
         if layer.subscribers.is_empty() {
             return;
@@ -166,7 +203,12 @@ impl Room {
             let Some(peer) = self.peers.get_mut(slot_at.peer) else { continue };
             if !peer.subscriber.enqueue(queued) {
                 self.counters.dropped_queue_full += 1;
-            } else if !std::mem::replace(&mut peer.is_dirty, true) {
+                continue;
+            }
+            if is_audible {
+                self.counters.repeated += peer.subscriber.repeat_sound(now, &queued);
+            }
+            if !std::mem::replace(&mut peer.is_dirty, true) {
                 self.dirty.push_back(slot_at.peer);
             }
         }
@@ -224,20 +266,30 @@ impl Room {
             let key = self.keys[place];
             let Some(peer) = self.peers.get_mut(key) else { continue };
             let mut is_due = false;
-            let layers = peer.publisher.ups_mut().flat_map(|up| &mut up.layers);
-            for layer in layers {
-                let Some(ssrc) = layer.ssrc else { continue };
-                if layer.reception.ask_at().is_some_and(|at| now >= at) {
-                    let missing = layer.reception.take_missing(now);
-                    self.counters.nacks_sent += missing.len() as u64;
-                    is_due |= peer.duties.ask_again(ssrc, &missing);
-                }
-                if let Some(at) = layer.reception.ask_at() {
-                    self.repair_at = Some(self.repair_at.map_or(at, |other| other.min(at)));
+            let mut beyond_repair = ArrayVec::<LayerRef, PLIS_MAX>::new();
+            for up in peer.publisher.ups_mut() {
+                let kind = up.kind;
+                let patience = Patience::new(peer.duties.round_trip, kind.is_audio());
+                for (place, layer) in up.layers.iter_mut().enumerate() {
+                    let Some(ssrc) = layer.ssrc else { continue };
+                    if layer.reception.ask_at().is_some_and(|at| now >= at) {
+                        let missing = layer.reception.take_missing(now, patience);
+                        self.counters.nacks_sent += missing.len() as u64;
+                        is_due |= peer.duties.ask_again(ssrc, &missing);
+                    }
+                    if layer.reception.take_beyond_repair() {
+                        let _ = beyond_repair.try_push(LayerRef { peer: key, kind, layer: place as u8 });
+                    }
+                    if let Some(at) = layer.reception.ask_at() {
+                        self.repair_at = Some(self.repair_at.map_or(at, |other| other.min(at)));
+                    }
                 }
             }
             if is_due {
                 self.mark_dirty(key);
+            }
+            for layer in beyond_repair {
+                self.want_key_frame(now, layer);
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use super::{PLIS_MAX, PeerKey, Room};
 use crate::{
-    down::{Queued, Subscriber},
+    down::{Queued, Subscriber, resend::spacing},
     egress::Egress,
     rtp::{
         rtcp::{self, Rtcp},
@@ -16,6 +16,7 @@ use crate::{
     up::reception::SenderClock,
 };
 use arrayvec::ArrayVec;
+use asamblea_seam::UpKind;
 use slotmap::SlotMap;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,10 @@ const REPORTS_PER_COMPOUND: usize = 16;
 /// How far a sender report made from the publisher's own may differ from one by arrival time: beyond it the
 /// publisher's clock is not to be believed.
 const CLOCK_ERROR_MAX: Duration = Duration::from_secs(5);
+
+/// Most loss of listeners that is told to a microphone, in 1/256: 20 %, beyond which Opus protects no more, so that
+/// one listener's line, or word, costs the others little.
+const LISTENERS_LOSS_MAX: u8 = 51;
 
 /// A publisher's clock that jumps further than this has been set anew, in units of 2^-32 s: one second.
 const CLOCK_STEP: u64 = 1 << 32;
@@ -132,7 +137,15 @@ impl Room {
     fn handle_blocks(&mut self, now: Instant, key: PeerKey, blocks: rtcp::Blocks<'_>) {
         let middle = self.config.wall_clock.ntp(now).middle();
         let Some(peer) = self.peers.get_mut(key) else { return };
-        for block in blocks.filter(|block| block.last_report != 0) {
+        for block in blocks {
+            if !peer.subscriber.hear_report(now, &block) {
+                self.counters.reports_unknown += 1;
+                continue;
+            }
+            if block.last_report == 0 {
+                continue;
+            }
+
             // RFC 3550 section 6.4.1; a value of more than 10 s is no round trip but nonsense.
             let units = middle.wrapping_sub(block.last_report).wrapping_sub(block.delay);
             if units < 10 << 16 {
@@ -175,8 +188,9 @@ impl Room {
         if !peer.is_connected {
             return;
         }
+        let spacing = spacing(peer.duties.round_trip);
         let mut subscriber = std::mem::take(&mut peer.subscriber);
-        self.resend(now, &mut subscriber, media_ssrc, lost);
+        self.resend(now, &mut subscriber, media_ssrc, lost, spacing);
         let has_queue = !subscriber.queue.is_empty();
         if let Some(peer) = self.peers.get_mut(key) {
             peer.subscriber = subscriber;
@@ -186,7 +200,14 @@ impl Room {
         }
     }
 
-    fn resend(&mut self, now: Instant, subscriber: &mut Subscriber, media_ssrc: u32, lost: rtcp::Lost<'_>) {
+    fn resend(
+        &mut self,
+        now: Instant,
+        subscriber: &mut Subscriber,
+        media_ssrc: u32,
+        lost: rtcp::Lost<'_>,
+        spacing: Duration,
+    ) {
         let Some(place) = subscriber.slots.iter().position(|slot| slot.is_open && slot.ssrc == media_ssrc)
         else {
             return;
@@ -211,7 +232,7 @@ impl Room {
                 continue;
             };
             let original = segment.rewrite(kept, packet.timestamp);
-            if !slot.recent.note(now, original.sequence) {
+            if !slot.recent.note(now, original.sequence, spacing) {
                 self.counters.resend_refused += 1;
                 continue;
             }
@@ -221,6 +242,7 @@ impl Room {
                 slot: place as u16,
                 payload_bytes: packet.payload.len() as u16,
                 marker: packet.marker,
+                is_repeat: false,
                 original: Some(wire),
                 source: segment.source,
                 kept,
@@ -245,6 +267,19 @@ impl Room {
         }
     }
 
+    /// The loss that those who listen to a peer's microphone suffer after all repair, in 1/256: the encoder is to protect
+    /// for the worst of them, since it adds in-band repair for the loss it is told of and no other (RFC 6716 section
+    /// 2.1.7). Only the fraction is told so; the count, out of which browsers estimate bandwidth, stays the uplink's own.
+    fn suffered_by_listeners(&self, now: Instant, key: PeerKey) -> u8 {
+        let Some(peer) = self.peers.get(key).filter(|peer| peer.duties.is_report_due) else { return 0 };
+        let listeners =
+            peer.publisher.layer(UpKind::Microphone, 0).map_or(&[][..], |layer| &layer.subscribers);
+        let suffered = listeners
+            .iter()
+            .filter_map(|slot| Some(self.peers.get(slot.peer)?.subscriber.redundancy.suffered(now)));
+        suffered.max().unwrap_or(0).min(LISTENERS_LOSS_MAX)
+    }
+
     /// Writes what is owed to a peer.
     pub(super) fn write_rtcp<E: Egress>(
         &mut self,
@@ -254,17 +289,22 @@ impl Room {
         egress: &mut E,
     ) {
         let name = &self.canonical_name;
+        let suffered = self.suffered_by_listeners(now, key);
         let Some(peer) = self.peers.get_mut(key) else { return };
         let is_report_due = std::mem::take(&mut peer.duties.is_report_due);
         let duties = &mut peer.duties;
         let ssrc = duties.ssrc;
         let mut media = ArrayVec::<u32, 8>::new();
         let mut blocks = ArrayVec::<ReportBlock, 8>::new();
-        for layer in peer.publisher.ups_mut().flat_map(|up| &mut up.layers).filter(|layer| layer.is_live) {
-            let Some(layer_ssrc) = layer.ssrc else { continue };
-            let _ = media.try_push(layer_ssrc);
-            if is_report_due && let Some(block) = layer.reception.report(now, layer_ssrc) {
-                let _ = blocks.try_push(block);
+        for up in peer.publisher.ups_mut() {
+            let suffered = if up.kind == UpKind::Microphone { suffered } else { 0 };
+            for layer in up.layers.iter_mut().filter(|layer| layer.is_live) {
+                let Some(layer_ssrc) = layer.ssrc else { continue };
+                let _ = media.try_push(layer_ssrc);
+                if is_report_due && let Some(mut block) = layer.reception.report(now, layer_ssrc) {
+                    block.fraction_lost = block.fraction_lost.max(suffered);
+                    let _ = blocks.try_push(block);
+                }
             }
         }
         let is_upstream_due =

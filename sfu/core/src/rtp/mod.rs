@@ -4,6 +4,7 @@
 //! bit. Every parser takes any bytes and ends after one pass.
 
 pub mod header;
+pub mod red;
 pub mod rtcp;
 pub mod rtcp_write;
 pub mod sequence;

@@ -239,6 +239,8 @@ pub struct Block {
     pub ssrc: u32,
     /// Lost since the last report, in 1/256.
     pub fraction_lost: u8,
+    /// Highest sequence number received, with the roll-over count above it.
+    pub highest: u32,
     /// Jitter in timestamp ticks.
     pub jitter: u32,
     /// The middle of the last sender report's NTP timestamp; 0 if there was none.
@@ -256,6 +258,7 @@ impl Iterator for Blocks<'_> {
         Some(Block {
             ssrc: be32(block, 0)?,
             fraction_lost: block[4],
+            highest: be32(block, 8)?,
             jitter: be32(block, 12)?,
             last_report: be32(block, 16)?,
             delay: be32(block, 20)?,

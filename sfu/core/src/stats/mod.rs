@@ -32,6 +32,8 @@ pub struct RoomCounters {
     pub rtcp_malformed: u64,
     /// Upstream retransmissions unwrapped.
     pub rtx_received: u64,
+    /// Upstream packets of sound that were missing and came as copies in later ones (RFC 2198).
+    pub red_repaired: u64,
     /// Sequence numbers that subscribers asked for again.
     pub nacked: u64,
     /// Packets sent again.
@@ -40,6 +42,10 @@ pub struct RoomCounters {
     pub resend_unknown: u64,
     /// Asked for again too soon or beyond the bound per second.
     pub resend_refused: u64,
+    /// Packets of sound sent once more unasked; fewer leave where a header has changed meanwhile.
+    pub repeated: u64,
+    /// Report blocks on streams that their sender does not receive, or no longer.
+    pub reports_unknown: u64,
     /// Sequence numbers asked of publishers.
     pub nacks_sent: u64,
     /// Key frames that subscribers or slots asked for.

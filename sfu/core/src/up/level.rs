@@ -10,6 +10,9 @@ const SPEAKING_FROM_DB: i32 = 80;
 /// Loudness below which a speaker has stopped.
 const SPEAKING_TO_DB: i32 = 72;
 
+/// Loudness from which there is something to be heard: a whisper, or a room in which someone is about to speak.
+const AUDIBLE_FROM_DB: i32 = 50;
+
 /// What is assumed of a publisher whose packets carry no level: loud enough to be heard, not to displace others.
 const UNKNOWN_DB: i32 = 60;
 
@@ -63,6 +66,11 @@ impl Level {
     /// Level in -dBov, 0 loudest to 127 silence.
     pub fn dbov(&self) -> u8 {
         (127 - self.db()).clamp(0, 127) as u8
+    }
+
+    /// Whether there is anything to be heard: silence need not be protected from loss.
+    pub fn is_audible(&self) -> bool {
+        self.db() >= AUDIBLE_FROM_DB
     }
 
     /// Whether this is speech rather than a quiet room.

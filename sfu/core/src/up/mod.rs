@@ -21,7 +21,7 @@ use feedback::Feedback;
 use gate::Gate;
 use history::History;
 use level::Level;
-use reception::Reception;
+use reception::{Reception, Repair};
 use smallvec::SmallVec;
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,8 @@ pub struct Binding {
     pub layer: u8,
     /// Whether these are retransmissions (RFC 4588).
     pub is_rtx: bool,
+    /// Whether this packet has copies of earlier ones beside its payload (RFC 2198); never said of an SSRC.
+    pub is_red: bool,
 }
 
 /// Why a packet has no place.
@@ -121,6 +123,7 @@ pub struct UpStream {
     mid: Mid,
     payload_type: u8,
     rtx_payload_type: Option<u8>,
+    red_payload_type: Option<u8>,
     rids: SmallVec<[Rid; 3]>,
     /// Its layers, smallest first; at least one.
     pub layers: SmallVec<[Layer; 1]>,
@@ -139,6 +142,7 @@ impl UpStream {
             mid: description.mid.clone(),
             payload_type: description.payload_type,
             rtx_payload_type: description.rtx_payload_type,
+            red_payload_type: description.red_payload_type,
             rids: description.rids.iter().take(LAYERS_MAX).cloned().collect(),
             layers: (0..layers).map(|_| Layer::default()).collect(),
             is_active: false,
@@ -147,9 +151,19 @@ impl UpStream {
         }
     }
 
-    /// Whether lost packets can be asked for.
-    pub fn is_repairable(&self) -> bool {
-        self.rtx_payload_type.is_some()
+    /// How lost packets come when asked for. Sound comes again as it was, without a stream of its own; who does not
+    /// keep it does not answer.
+    pub fn repair(&self) -> Repair {
+        match self.rtx_payload_type {
+            Some(_) => Repair::Apart,
+            None if self.kind.is_audio() => Repair::InPlace,
+            None => Repair::None,
+        }
+    }
+
+    /// The payload type of its codec.
+    pub fn payload_type(&self) -> u8 {
+        self.payload_type
     }
 
     /// The clock of its timestamps.
@@ -207,6 +221,7 @@ impl Publisher {
                 Some(up) if is_same(up) => {
                     up.payload_type = description.payload_type;
                     up.rtx_payload_type = description.rtx_payload_type;
+                    up.red_payload_type = description.red_payload_type;
                 }
                 _ => {
                     let mut up = UpStream::new(description);
@@ -220,9 +235,9 @@ impl Publisher {
             if description.rids.is_empty()
                 && let Some((ssrc, rtx_ssrc)) = description.ssrcs.first()
             {
-                self.bind(*ssrc, Binding { kind, layer: 0, is_rtx: false });
+                self.bind(*ssrc, Binding { kind, layer: 0, is_rtx: false, is_red: false });
                 if let Some(rtx_ssrc) = rtx_ssrc {
-                    self.bind(*rtx_ssrc, Binding { kind, layer: 0, is_rtx: true });
+                    self.bind(*rtx_ssrc, Binding { kind, layer: 0, is_rtx: true, is_red: false });
                 }
             }
         }
@@ -288,16 +303,18 @@ impl Publisher {
         };
         let up = self.up(binding.kind).ok_or(Unplaced::UnknownSsrc)?;
         let expected = if binding.is_rtx { up.rtx_payload_type } else { Some(up.payload_type) };
-        if expected != Some(packet.payload_type) {
+        let is_red = !binding.is_rtx && up.red_payload_type == Some(packet.payload_type);
+        if !is_red && expected != Some(packet.payload_type) {
             return Err(Unplaced::PayloadType);
         }
-        Ok(binding)
+        Ok(Binding { is_red, ..binding })
     }
 
     fn learn(&mut self, packet: &Packet<'_>) -> Option<Binding> {
         let extension = |id: Option<u8>| id.and_then(|id| packet.extensions.get(id));
         let carries = |up: &&UpStream| {
-            up.payload_type == packet.payload_type || up.rtx_payload_type == Some(packet.payload_type)
+            let types = [Some(up.payload_type), up.rtx_payload_type, up.red_payload_type];
+            types.contains(&Some(packet.payload_type))
         };
         let up = match extension(self.extensions.mid) {
             Some(mid) => self.ups.iter().flatten().find(|up| up.mid.as_str().as_bytes() == mid)?,
@@ -317,7 +334,7 @@ impl Publisher {
             let id = if is_rtx { self.extensions.repaired_rid } else { self.extensions.rid };
             up.layer_of_rid(extension(id)?)?
         };
-        let binding = Binding { kind: up.kind, layer, is_rtx };
+        let binding = Binding { kind: up.kind, layer, is_rtx, is_red: false };
         self.bind(packet.ssrc, binding);
         self.bound(packet.ssrc)
     }

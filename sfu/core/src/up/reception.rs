@@ -17,14 +17,36 @@ const JUMP_MAX: u64 = 3_000;
 /// Most packets of a layer that are waited for at once; a longer gap is for a key frame to mend.
 const MISSING_MAX: usize = 64;
 
-/// Times a missing packet is asked for.
-const ASKS_MAX: u8 = 4;
+/// Times a missing packet is asked for: where requests and answers are lost at 30 % each, one in a thousand is left.
+const ASKS_MAX: u8 = 10;
 
-/// How long a gap may be mere reordering.
-const REORDER_WAIT: Duration = Duration::from_millis(10);
+/// How long a gap may be mere reordering, as long as none was seen.
+const REORDER_WAIT_MIN: Duration = Duration::from_millis(10);
 
-/// Time between two requests for one packet: above most round trips, so that an answer is not asked for twice.
-const ASK_INTERVAL: Duration = Duration::from_millis(80);
+/// The same where much was seen. What comes later still is asked for in vain.
+const REORDER_WAIT_MAX: Duration = Duration::from_millis(80);
+
+/// The round trip to a peer that has not shown its own.
+const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(80);
+
+/// Bounds of the time between two requests for one packet. It is the round trip and a quarter, so that an answer under
+/// way is not asked for again: each packet once a round trip.
+const ASK_INTERVALS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(25)..=Duration::from_millis(600);
+
+/// How long a missing packet of video is asked for. After that a key frame mends the picture, which takes a round trip
+/// and has to be there within a second of the loss.
+pub const ASK_FOR: Duration = Duration::from_millis(500);
+
+/// The same for sound: what comes later than this is played by nobody.
+pub const ASK_FOR_SOUND: Duration = Duration::from_millis(300);
+
+/// Packets of sound asked for without any answer after which their sender counts as one that cannot answer: no browser
+/// offers to send sound again, and what one does nevertheless may change.
+const UNANSWERED_MAX: u8 = 32;
+
+/// One in so many packets is asked of such a sender nevertheless, should it have been the line.
+const UNANSWERED_TRIAL: u64 = 16;
 
 /// The sender's clock out of its last report: two names of one moment.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +87,41 @@ pub enum Arrival {
 #[derive(Clone, Copy, Debug)]
 struct Missing {
     sequence: Sequence,
+    /// When the gap was seen.
+    since: Instant,
     ask_at: Instant,
     asks: u8,
+}
+
+/// How a stream's lost packets come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// Not at all, or nobody needs them.
+    None,
+    /// In a stream of their own (RFC 4588).
+    Apart,
+    /// As they were.
+    InPlace,
+}
+
+/// When and for how long missing packets are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Time between two requests for one packet.
+    interval: Duration,
+    /// How long one is asked for.
+    ask_for: Duration,
+    /// Whether the sender may be unable to answer.
+    is_doubtful: bool,
+}
+
+impl Patience {
+    /// For a sender at this distance, if it is known.
+    pub fn new(round_trip: Option<Duration>, is_audio: bool) -> Self {
+        let round_trip = round_trip.unwrap_or(ROUND_TRIP_UNKNOWN);
+        let interval = (round_trip + round_trip / 4).clamp(*ASK_INTERVALS.start(), *ASK_INTERVALS.end());
+        Self { interval, ask_for: if is_audio { ASK_FOR_SOUND } else { ASK_FOR }, is_doubtful: is_audio }
+    }
 }
 
 /// One received stream.
@@ -86,6 +141,12 @@ pub struct Reception {
     /// Expected and received at the last report.
     reported: (u64, u64),
     missing: ArrayVec<Missing, MISSING_MAX>,
+    /// How much longer than [`REORDER_WAIT_MIN`] a gap is waited on, by the reordering seen.
+    reorder_wait_more: Duration,
+    /// Packets asked for since the last one that came when asked for.
+    unanswered: u8,
+    /// Whether something is missing that will not be asked for (any more).
+    is_beyond_repair: bool,
     /// The sender's clock, once it has reported.
     pub clock: Option<SenderClock>,
 }
@@ -93,7 +154,7 @@ pub struct Reception {
 impl Reception {
     /// Takes a packet's number. `is_original` is false for one unwrapped from a retransmission: such a packet says
     /// nothing about timing and cannot begin a stream.
-    pub fn arrive(&mut self, now: Instant, wire: u16, is_original: bool, is_repairable: bool) -> Arrival {
+    pub fn arrive(&mut self, now: Instant, wire: u16, is_original: bool, repair: Repair) -> Arrival {
         let Some(highest) = self.seen.highest() else {
             if !is_original {
                 return Arrival::Suspicious;
@@ -117,11 +178,11 @@ impl Reception {
         }
         self.received += 1;
         if sequence > highest {
-            if is_repairable {
+            if repair != Repair::None {
                 self.note_gap(now, highest, sequence);
             }
         } else {
-            self.missing.retain(|missing| missing.sequence != sequence);
+            self.close_gap(now, sequence, is_original, repair);
         }
         Arrival::New(sequence)
     }
@@ -141,15 +202,59 @@ impl Reception {
 
     fn note_gap(&mut self, now: Instant, highest: Sequence, sequence: Sequence) {
         let gap = sequence.0 - highest.0 - 1;
-        if gap == 0 || gap as usize > MISSING_MAX {
+        if gap == 0 {
             return;
         }
+        if gap as usize > MISSING_MAX {
+            self.missing.clear();
+            self.is_beyond_repair = true;
+            return;
+        }
+        let ask_at = now + REORDER_WAIT_MIN + self.reorder_wait_more;
         for number in highest.0 + 1..sequence.0 {
             if self.missing.is_full() {
                 self.missing.remove(0);
+                self.is_beyond_repair = true;
             }
-            self.missing.push(Missing { sequence: Sequence(number), ask_at: now + REORDER_WAIT, asks: 0 });
+            self.missing.push(Missing { sequence: Sequence(number), since: now, ask_at, asks: 0 });
         }
+    }
+
+    /// A packet fills a gap, and shows whether that was loss or reordering.
+    fn close_gap(&mut self, now: Instant, sequence: Sequence, is_original: bool, repair: Repair) {
+        let Some(place) = self.missing.iter().position(|missing| missing.sequence == sequence) else {
+            return;
+        };
+        let missing = self.missing.remove(place);
+        let late = now.saturating_duration_since(missing.since);
+        let more = (late + late / 4).min(REORDER_WAIT_MAX).saturating_sub(REORDER_WAIT_MIN);
+        // What comes by itself, or sooner than it can have been answered, was only late.
+        let is_unasked = missing.asks == 0 || repair == Repair::Apart || late < *ASK_INTERVALS.start();
+        if is_original && is_unasked {
+            self.reorder_wait_more = self.reorder_wait_more.max(more);
+        } else {
+            self.unanswered = 0;
+            self.reorder_wait_more -= self.reorder_wait_more / 16;
+        }
+    }
+
+    /// Whether a number has not come, though a later one has.
+    pub fn is_missing(&self, wire: u16) -> bool {
+        let Some(highest) = self.seen.highest() else { return false };
+        let sequence = highest.nearest(wire);
+        sequence < highest && sequence.0 >= self.first && !self.seen.contains(sequence)
+    }
+
+    /// A key frame begins here: nothing before it is needed any more.
+    pub fn forgive_before(&mut self, sequence: Sequence) {
+        self.missing.retain(|missing| missing.sequence >= sequence);
+        self.is_beyond_repair = false;
+    }
+
+    /// Whether something was lost since the last time that no request will bring: a longer gap than can be asked for,
+    /// or one that was asked for long enough.
+    pub fn take_beyond_repair(&mut self) -> bool {
+        std::mem::take(&mut self.is_beyond_repair)
     }
 
     /// Takes a packet's timing (RFC 3550 appendix A.8). `arrival` is its arrival on the stream's clock.
@@ -159,6 +264,11 @@ impl Reception {
             let difference = (transit.wrapping_sub(previous) as i32).unsigned_abs().min(1 << 24);
             self.jitter_16 = self.jitter_16 + difference - ((self.jitter_16 + 8) >> 4);
         }
+    }
+
+    /// Whether this is the highest number so far.
+    pub fn is_newest(&self, sequence: Sequence) -> bool {
+        self.seen.highest() == Some(sequence)
     }
 
     /// Counts the times the stream began anew: a number of one epoch says nothing about one of another.
@@ -171,14 +281,25 @@ impl Reception {
         self.missing.iter().map(|missing| missing.ask_at).min()
     }
 
-    /// The packets to ask for now, in rising order; those asked for often enough are given up.
-    pub fn take_missing(&mut self, now: Instant) -> ArrayVec<u16, MISSING_MAX> {
+    /// The packets to ask for now, in rising order; those asked for long enough are given up.
+    pub fn take_missing(&mut self, now: Instant, patience: Patience) -> ArrayVec<u16, MISSING_MAX> {
         let mut due = ArrayVec::new();
-        self.missing.retain(|missing| missing.asks < ASKS_MAX || now < missing.ask_at);
+        let is_unable = patience.is_doubtful && self.unanswered >= UNANSWERED_MAX;
+        let before = self.missing.len();
+        self.missing.retain(|missing| {
+            if is_unable && missing.asks == 0 && !missing.sequence.0.is_multiple_of(UNANSWERED_TRIAL) {
+                return false;
+            }
+            let is_patient =
+                missing.asks < ASKS_MAX && now.saturating_duration_since(missing.since) < patience.ask_for;
+            is_patient || now < missing.ask_at
+        });
+        self.is_beyond_repair |= self.missing.len() < before;
         for missing in &mut self.missing {
             if now >= missing.ask_at {
+                self.unanswered = self.unanswered.saturating_add(u8::from(missing.asks == 0));
                 missing.asks += 1;
-                missing.ask_at = now + ASK_INTERVAL;
+                missing.ask_at = now + patience.interval;
                 due.push(missing.sequence.wire());
             }
         }
@@ -217,13 +338,15 @@ mod tests {
     use super::*;
     use crate::up::test_epoch;
 
+    const MS: Duration = Duration::from_millis(1);
+
     #[test]
     fn loss_is_reported_once_and_cumulatively() {
         let now = test_epoch();
         let mut reception = Reception::default();
         for number in (0..100_u16).filter(|number| number % 4 != 3) {
             assert!(matches!(
-                reception.arrive(now, number.wrapping_add(65_500), true, false),
+                reception.arrive(now, number.wrapping_add(65_500), true, Repair::None),
                 Arrival::New(_)
             ));
         }
@@ -238,32 +361,122 @@ mod tests {
         let start = test_epoch();
         let mut reception = Reception::default();
         for number in [10_u16, 11, 14, 15] {
-            reception.arrive(start, number, true, true);
+            reception.arrive(start, number, true, Repair::Apart);
         }
-        assert!(reception.take_missing(start).is_empty(), "may be reordered");
-        let mut now = start + REORDER_WAIT;
-        assert_eq!(reception.take_missing(now)[..], [12, 13]);
-        assert_eq!(reception.arrive(now, 12, false, true), Arrival::New(Sequence::first(12)));
-        let mut asks = 1;
-        for _ in 0..20 {
-            now += ASK_INTERVAL;
-            let due = reception.take_missing(now);
+        assert!(reception.take_missing(start, Patience::new(None, false)).is_empty(), "may be reordered");
+        let mut now = start + REORDER_WAIT_MIN;
+        let patience = Patience::new(Some(40 * MS), false);
+        assert_eq!(reception.take_missing(now, patience)[..], [12, 13]);
+        assert_eq!(reception.arrive(now, 12, false, Repair::Apart), Arrival::New(Sequence::first(12)));
+        let mut asked_at = vec![now];
+        while let Some(at) = reception.ask_at() {
+            assert!(!reception.take_beyond_repair());
+            now = at;
+            let due = reception.take_missing(now, patience);
             assert!(due.is_empty() || due[..] == [13]);
-            asks += due.len();
+            asked_at.extend(due.iter().map(|_| now));
         }
-        assert_eq!(asks, usize::from(ASKS_MAX));
+        assert!(asked_at.windows(2).all(|pair| pair[1] - pair[0] == 50 * MS), "a round trip and a quarter");
+        assert_eq!(asked_at.len(), usize::from(ASKS_MAX));
+        assert!(now <= start + ASK_FOR + 60 * MS);
+        assert!(reception.take_beyond_repair() && !reception.take_beyond_repair());
+    }
+
+    #[test]
+    fn far_away_each_packet_is_asked_for_once_a_round_trip() {
+        let start = test_epoch();
+        let mut reception = Reception::default();
+        for number in [10_u16, 12] {
+            reception.arrive(start, number, true, Repair::Apart);
+        }
+        let patience = Patience::new(Some(300 * MS), false);
+        let asks =
+            (0..1_000).filter(|ms| !reception.take_missing(start + *ms * MS, patience).is_empty()).count();
+        assert_eq!(asks, 2, "at 10 and 385 ms; later a key frame comes sooner");
+        assert!(reception.take_beyond_repair());
+    }
+
+    #[test]
+    fn reordering_that_was_seen_is_waited_for() {
+        let mut now = test_epoch();
+        let mut reception = Reception::default();
+        let patience = Patience::new(Some(40 * MS), false);
+        let mut asked = Vec::new();
+        for number in (0..4_000_u16).step_by(4) {
+            // The second comes 20 ms late, every time.
+            for (wire, wait_ms) in [(number, 5), (number + 2, 5), (number + 3, 20), (number + 1, 5)] {
+                for _ in 0..wait_ms {
+                    now += MS;
+                    if !reception.take_missing(now, patience).is_empty() {
+                        asked.push(number);
+                    }
+                }
+                reception.arrive(now, wire, true, Repair::Apart);
+            }
+        }
+        assert!(asked.len() <= 3, "asked in vain: {asked:?}");
+        // True losses bring the wait back.
+        for number in (4_000..8_000_u16).step_by(2) {
+            now += 5 * MS;
+            reception.arrive(now, number, true, Repair::Apart);
+            now += 85 * MS;
+            reception.take_missing(now, patience);
+            reception.arrive(now + 40 * MS, number.wrapping_sub(1), false, Repair::Apart);
+        }
+        assert!(reception.reorder_wait_more < MS);
+    }
+
+    #[test]
+    fn a_gap_too_long_to_ask_for_is_known_at_once_and_a_key_frame_mends_it() {
+        let now = test_epoch();
+        let mut reception = Reception::default();
+        for number in [10_u16, 12, 12 + MISSING_MAX as u16 + 2] {
+            reception.arrive(now, number, true, Repair::Apart);
+        }
         assert_eq!(reception.ask_at(), None);
+        assert!(reception.take_beyond_repair());
+        for number in [100_u16, 200, 203] {
+            reception.arrive(now, number, true, Repair::Apart);
+        }
+        reception.forgive_before(Sequence::first(203));
+        assert_eq!(reception.ask_at(), None);
+        assert!(!reception.take_beyond_repair());
+    }
+
+    #[test]
+    fn who_never_answers_for_sound_is_hardly_asked() {
+        let mut now = test_epoch();
+        let mut reception = Reception::default();
+        let patience = Patience::new(Some(40 * MS), true);
+        let (mut early, mut late) = (0, 0);
+        for number in (1..4_004_u16).step_by(2) {
+            reception.arrive(now, number, true, Repair::InPlace);
+            for _ in 0..4 {
+                now += 10 * MS;
+                let asked = reception.take_missing(now, patience).len();
+                *if number < 100 { &mut early } else { &mut late } += asked;
+            }
+        }
+        assert!(early > 40, "{early}");
+        assert!(late < 1_950, "all would be asked for six times: {late}");
+        // One answer, and all are asked for again.
+        let asked = reception.missing.iter().find(|missing| missing.asks > 0).expect("a trial").sequence;
+        reception.arrive(now, asked.wire(), true, Repair::InPlace);
+        reception.arrive(now, 4_005, true, Repair::InPlace);
+        assert!(reception.take_missing(now + 10 * MS, patience).contains(&4_004));
     }
 
     #[test]
     fn a_jump_needs_a_second_packet_and_begins_an_epoch() {
         let now = test_epoch();
         let mut reception = Reception::default();
-        reception.arrive(now, 5, true, true);
-        assert_eq!(reception.arrive(now, 20_000, true, true), Arrival::Suspicious);
-        assert!(matches!(reception.arrive(now, 6, true, true), Arrival::New(_)));
-        assert_eq!(reception.arrive(now, 20_000, true, true), Arrival::Suspicious);
-        let Arrival::New(sequence) = reception.arrive(now, 20_001, true, true) else { panic!("confirmed") };
+        reception.arrive(now, 5, true, Repair::Apart);
+        assert_eq!(reception.arrive(now, 20_000, true, Repair::Apart), Arrival::Suspicious);
+        assert!(matches!(reception.arrive(now, 6, true, Repair::Apart), Arrival::New(_)));
+        assert_eq!(reception.arrive(now, 20_000, true, Repair::Apart), Arrival::Suspicious);
+        let Arrival::New(sequence) = reception.arrive(now, 20_001, true, Repair::Apart) else {
+            panic!("confirmed")
+        };
         assert!(sequence > Sequence::first(65_535));
         assert_eq!(reception.epoch(), 1);
     }
@@ -273,9 +486,9 @@ mod tests {
         let now = test_epoch();
         for wire in [0, 1, 30_000, 65_535] {
             let mut reception = Reception::default();
-            reception.arrive(now, 60_000, true, true);
+            reception.arrive(now, 60_000, true, Repair::Apart);
             reception.begin_under_another_ssrc();
-            let Arrival::New(sequence) = reception.arrive(now, wire, true, true) else {
+            let Arrival::New(sequence) = reception.arrive(now, wire, true, Repair::Apart) else {
                 panic!("{wire}: taken")
             };
             assert!(sequence > Sequence::first(60_000) && sequence.wire() == wire);
