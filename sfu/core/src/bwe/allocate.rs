@@ -23,6 +23,11 @@ pub enum Grant {
     Layer(u8),
 }
 
+impl Grant {
+    /// No limit.
+    pub const ALL: Grant = Grant::Layer(u8::MAX);
+}
+
 /// A picture that is wished for and could be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Picture {

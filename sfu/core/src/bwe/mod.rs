@@ -54,6 +54,7 @@ pub struct Downlink {
     loss: Loss,
     through: Meter,
     sending: Meter,
+    sound: Meter,
     rate: Option<Rate>,
     probe: Probe,
     pace: Pace,
@@ -87,6 +88,7 @@ impl Downlink {
             loss: Loss::default(),
             through: Meter::default(),
             sending: Meter::default(),
+            sound: Meter::default(),
             rate: None,
             probe: Probe::default(),
             pace: Pace::default(),
@@ -122,8 +124,20 @@ impl Downlink {
         self.pace.spend(now_us, bytes);
     }
 
-    /// Takes the subscriber's feedback on what arrived.
-    pub fn handle_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) {
+    /// Notes a packet of sound: it has no number, since a repeat of it has to have the same bytes.
+    pub fn send_sound(&mut self, now: Instant, bytes: usize) {
+        self.send_unnumbered(now, bytes);
+        self.sound.add(self.us(now) as i64, bytes);
+    }
+
+    /// What sound takes of the line, bit/s.
+    pub fn sound_bps(&mut self, now: Instant) -> f64 {
+        let now_us = self.us(now) as i64;
+        self.sound.bps(now_us).unwrap_or(0.0)
+    }
+
+    /// Takes the subscriber's feedback on what arrived. Returns how many packets it settles as arrived and as missing.
+    pub fn handle_feedback(&mut self, now: Instant, feedback: &TransportFeedback<'_>) -> (u32, u32) {
         let now_us = self.us(now);
         if now_us.saturating_sub(self.budget.1) >= 1_000_000 {
             self.budget = (0, now_us);
@@ -131,7 +145,7 @@ impl Downlink {
         self.budget.0 += 1;
         if self.budget.0 > FEEDBACKS_PER_SECOND_MAX {
             self.counters.feedback_refused += 1;
-            return;
+            return (0, 0);
         }
         let (mut arrived, mut missing) = (0, 0);
         for (place, status) in (*feedback).enumerate().take(self.sent.len()) {
@@ -158,7 +172,7 @@ impl Downlink {
         }
         if arrived == 0 {
             self.loss.count(now_us, 0, missing);
-            return;
+            return (0, missing);
         }
         self.feedback_at_us = Some(now_us);
         self.loss.count(now_us, arrived, missing);
@@ -170,6 +184,7 @@ impl Downlink {
             self.probe.back_off(now_us);
         }
         self.judge(now_us);
+        (arrived, missing)
     }
 
     /// Takes what receiver reports and the subscriber's own estimate say, where it gives no other feedback.
@@ -264,6 +279,13 @@ impl Downlink {
     /// When feedback last told of an arrival.
     pub fn answered_at(&self) -> Option<Instant> {
         self.feedback_at_us.map(|us| self.began_at + Duration::from_micros(us))
+    }
+
+    /// Whether something sent so long ago has not been answered, nor anything after it.
+    pub fn is_unanswered(&self, now: Instant, after: Duration) -> bool {
+        let now_us = self.us(now);
+        let is_old = |at: u64| now_us.saturating_sub(at) >= after.as_micros() as u64;
+        self.sent.unanswered_since_us().is_some_and(is_old) && self.feedback_at_us.is_some_and(is_old)
     }
 
     /// How many bytes may leave now; without bound while nothing is known.

@@ -9,6 +9,7 @@ pub mod rewrite;
 pub mod slot;
 
 use crate::{
+    bwe::Downlink,
     rtp::{rtcp, sequence::Sequence, vp8},
     up::LayerRef,
 };
@@ -61,8 +62,17 @@ pub struct Subscriber {
     pub budget: Budget,
     /// How often its sound is sent.
     pub redundancy: Redundancy,
-    /// The peer's own estimate of its downlink in bit/s (REMB), if it sends one. Congestion control's input.
-    pub estimate_bps: Option<u64>,
+    /// What its line carries; `None` while it is not connected.
+    pub line: Option<Box<Downlink>>,
+    /// Padding to be sent at the next flush, in bytes.
+    pub padding_bytes: usize,
+}
+
+impl Queued {
+    /// Whether it is of a picture.
+    pub fn is_picture(&self) -> bool {
+        !self.source.kind.is_audio()
+    }
 }
 
 impl Subscriber {

@@ -10,6 +10,7 @@ use super::{
     rewrite::{Incoming, Rewriter},
 };
 use crate::{
+    bwe::allocate::Grant,
     negotiate::{ExtensionIds, SlotDescription},
     rtp::{Clock, header::Template, sequence::Sequence},
     up::{LAYERS_MAX, LayerRef},
@@ -70,8 +71,14 @@ pub struct Slot {
     pub target: Option<LayerRef>,
     /// What its peer was told that it carries.
     pub announced: Option<Up>,
+    /// Whether its peer was told that the picture is held back.
+    pub is_paused: bool,
+    /// What congestion control lets it carry.
+    pub grant: Grant,
     /// Whether its peer is yet to be told.
     pub is_changed: bool,
+    /// Numbers before this one were given up and are not sent again.
+    pub repairable_from: Sequence,
     /// Its numbers.
     pub rewriter: Rewriter,
     /// The next number of its retransmissions.
@@ -107,7 +114,10 @@ impl Slot {
             current: None,
             target: None,
             announced: None,
+            is_paused: false,
+            grant: Grant::ALL,
             is_changed: false,
+            repairable_from: Sequence::default(),
             rewriter: Rewriter::new(Clock::Audio, 0, 0),
             rtx_next: Sequence::default(),
             recent: Recent::default(),
@@ -128,6 +138,7 @@ impl Slot {
         self.rewriter = Rewriter::new(self.clock(), random as u16, (random >> 16) as u32);
         self.rtx_next = Sequence((random >> 48) & 0x7fff);
         self.recent = Recent::default();
+        self.repairable_from = Sequence::default();
         self.trail.clear();
         (self.reported_highest, self.reported_sent) = (None, (0, 0));
         (self.packets, self.octets, self.reported_packets) = (0, 0, 0);
@@ -180,14 +191,25 @@ impl Slot {
         if self.is_audio { Clock::Audio } else { Clock::Video }
     }
 
-    /// Notes what it carries now, to be told to its peer if that is news.
-    pub fn announce(&mut self, up: Option<Up>) -> bool {
-        let is_news = self.announced != up;
+    /// Notes what it carries now and whether that is held back, to be told to its peer if it is news.
+    pub fn announce(&mut self, up: Option<Up>, is_paused: bool) -> bool {
+        let is_news = (self.announced, self.is_paused) != (up, is_paused);
         if is_news {
-            self.announced = up;
+            (self.announced, self.is_paused) = (up, is_paused);
             self.is_changed = true;
         }
         is_news
+    }
+
+    /// What it was to send is given up: what it carries goes on from its next key frame, and what was numbered so far is
+    /// not sent again. Returns the layer that it leaves for good, if one was to follow, and the one that has to make a
+    /// key frame.
+    pub fn begin_again(&mut self) -> (Option<LayerRef>, Option<LayerRef>) {
+        self.repairable_from = self.rewriter.next();
+        let current = self.current.take();
+        let left = if self.target.is_some() { current } else { None };
+        self.target = self.target.or(current);
+        (left.filter(|left| Some(*left) != self.target), self.target)
     }
 
     /// Decides on a packet of a layer it is subscribed to. `place` is the slot's own among its peer's.

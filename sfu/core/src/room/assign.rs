@@ -4,6 +4,7 @@
 
 use super::{PeerKey, Room};
 use crate::{
+    bwe::allocate::Grant,
     rtp::Clock,
     up::{LayerRef, SlotRef},
 };
@@ -35,26 +36,34 @@ impl Room {
         }
     }
 
-    fn slot_count(&self, key: PeerKey) -> usize {
+    pub(super) fn slot_count(&self, key: PeerKey) -> usize {
         self.peers.get(key).map_or(0, |peer| peer.subscriber.slots.len())
     }
 
     /// Decides what a video slot is to carry.
-    fn retarget(&mut self, now: Instant, at: SlotRef) {
+    pub(super) fn retarget(&mut self, now: Instant, at: SlotRef) {
         let Some(peer) = self.peers.get(at.peer) else { return };
         let is_connected = peer.is_connected;
         let slot = &peer.subscriber.slots[usize::from(at.slot)];
-        let (current, target) = (slot.current, slot.target);
+        let (current, target, grant) = (slot.current, slot.target, slot.grant);
         let wanted = slot.wish.filter(|_| slot.is_open).and_then(|(up, height_px)| {
             let key = *self.by_id.get(&up.peer)?;
             let stream = self.peers.get(key)?.publisher.up(up.kind).filter(|up| up.is_active)?;
-            Some((key, up.kind, stream.choose_layer(height_px)))
+            let layer = match grant {
+                Grant::Paused => None,
+                Grant::Layer(limit) => stream.choose_layer(height_px, limit),
+            };
+            Some((key, up, layer))
         });
-        let Some((source, kind, layer)) = wanted else {
+        let Some((source, up, layer)) = wanted else {
             self.unsubscribe_all(at);
             self.announce_slot(at, None);
+            if let Some(slot) = self.slot_mut(at) {
+                slot.grant = Grant::ALL;
+            }
             return;
         };
+        let kind = up.kind;
         let is_of_up = |layer: LayerRef| layer.peer == source && layer.kind == kind;
         if !is_connected {
             return;
@@ -63,6 +72,11 @@ impl Room {
         if current.is_some_and(|current| !is_of_up(current)) || target.is_some_and(|target| !is_of_up(target))
         {
             self.unsubscribe_all(at);
+        }
+        if grant == Grant::Paused {
+            self.unsubscribe_all(at);
+            self.announce_paused(at, up);
+            return;
         }
         let Some(layer) = layer else { return };
         let wanted = LayerRef { peer: source, kind, layer };
@@ -146,7 +160,7 @@ impl Room {
     }
 
     pub(super) fn announce_slot(&mut self, at: SlotRef, up: Option<Up>) {
-        if self.slot_mut(at).is_some_and(|slot| slot.announce(up)) {
+        if self.slot_mut(at).is_some_and(|slot| slot.announce(up, false)) {
             self.mark_changed(at.peer);
         }
     }
@@ -189,7 +203,7 @@ impl Room {
                 }
             }
         }
-        let count = free.len() + filled.len();
+        let count = (free.len() + filled.len()).min(peer.voices_max);
         let is_wanted = |key: PeerKey, source: PeerKey, room: &Room| {
             room.speakers
                 .order()

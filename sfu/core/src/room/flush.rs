@@ -1,14 +1,29 @@
 //! A packet's way out: a subscriber's queue becomes packets, each header built fresh, each payload copied once from
 //! the history it is kept in straight into the egress buffer.
 //!
-//! Queued order is sent order. Nothing is allocated and nothing is decided but padding.
+//! Queued order is sent order where the line carries everything. Where it does not, sound goes first and pictures leave
+//! as fast as the line takes them ([`crate::bwe::pace`]); what waits stays a reference. Nothing is allocated.
 
 use super::{PeerKey, Room};
 use crate::{
+    bwe::Downlink,
     down::{Queued, Subscriber, slot::Slot},
     egress::Egress,
+    rtp::sequence::Sequence,
+    up::SlotRef,
 };
-use std::time::Instant;
+use arrayvec::ArrayVec;
+use std::time::{Duration, Instant};
+
+/// What a packet has besides its RTP bytes: the SRTP tag, UDP and IP headers.
+const OVERHEAD_BYTES: usize = 16 + 8 + 20;
+
+/// Pictures that would wait longer than this are dropped, and begin anew with a key frame: a call that is late by more
+/// is no conversation.
+const WAIT_MAX: Duration = Duration::from_millis(400);
+
+/// Length of a packet of padding: below the 255 bytes that its last byte can count (RFC 3550 section 5.1).
+const PADDING_BYTES: usize = 240;
 
 impl Room {
     /// Writes all that a peer is to be sent now.
@@ -22,21 +37,100 @@ impl Room {
         // Lent out, so that the histories of others can be read while this peer's slots are counted.
         let mut subscriber = std::mem::take(&mut peer.subscriber);
         self.write_rtcp(now, key, &mut subscriber, egress);
-        self.write_queue(&mut subscriber, egress);
-        subscriber.queue.clear();
+        self.write_queue(now, &mut subscriber, egress);
+        write_padding(now, &mut subscriber, egress);
         if let Some(peer) = self.peers.get_mut(key) {
             peer.subscriber = subscriber;
         }
+        self.after_flush(now, key);
     }
 
-    fn write_queue<E: Egress>(&mut self, subscriber: &mut Subscriber, egress: &mut E) {
+    fn write_queue<E: Egress>(&mut self, now: Instant, subscriber: &mut Subscriber, egress: &mut E) {
+        let may_send = subscriber.line.as_mut().map_or(usize::MAX, |line| line.may_send(now));
+        let waiting: usize = subscriber.queue.iter().filter(|queued| queued.is_picture()).map(length_of).sum();
+        if waiting <= may_send {
+            self.write_range(now, subscriber, 0, subscriber.queue.len(), egress);
+            subscriber.queue.clear();
+            return;
+        }
+        // Sound, then what was asked for again, then the rest, each in its order.
+        subscriber.queue.sort_by_key(|queued| (queued.is_picture(), queued.original.is_none()));
+        let sound = subscriber.queue.iter().take_while(|queued| !queued.is_picture()).count();
+        let mut left = may_send;
+        let pictures = subscriber.queue[sound..].iter().take_while(|queued| {
+            let fits = length_of(queued) <= left;
+            left = left.saturating_sub(length_of(queued));
+            fits
+        });
+        let count = sound + pictures.count();
+        self.write_range(now, subscriber, 0, count, egress);
+        subscriber.queue.drain(..count);
+    }
+
+    /// Has what is left of a peer's queue wait for its turn, or gives it up where it would wait too long.
+    fn after_flush(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let subscriber = &mut peer.subscriber;
+        let (Some(line), Some(first)) = (&subscriber.line, subscriber.queue.first()) else { return };
+        let waiting: usize = subscriber.queue.iter().map(length_of).sum();
+        let takes = waiting as f64 * 8.0 / line.bps().unwrap_or(f64::MAX);
+        if takes <= WAIT_MAX.as_secs_f64() {
+            let at = line.may_send_at(length_of(first));
+            peer.held_until = Some(at);
+            self.release_at = Some(self.release_at.map_or(at, |other| other.min(at)));
+            return;
+        }
+        let mut given_up = ArrayVec::<u16, { crate::down::SLOTS_MAX }>::new();
+        self.counters.dropped_late += subscriber.queue.len() as u64;
+        for queued in subscriber.queue.drain(..) {
+            if !given_up.contains(&queued.slot) {
+                let _ = given_up.try_push(queued.slot);
+            }
+        }
+        for place in given_up {
+            let at = SlotRef { peer: key, slot: place };
+            let Some((left, awaited)) = self.slot_mut(at).map(Slot::begin_again) else { continue };
+            if let Some(left) = left {
+                self.unsubscribe(left, at);
+            }
+            if let Some(awaited) = awaited {
+                self.want_key_frame(now, awaited);
+            }
+        }
+    }
+
+    /// Wakes those whose packets may leave now.
+    pub(super) fn release(&mut self, now: Instant) {
+        self.release_at = None;
+        for place in 0..self.keys.len() {
+            let key = self.keys[place];
+            let Some(peer) = self.peers.get_mut(key) else { continue };
+            let Some(at) = peer.held_until else { continue };
+            if at <= now {
+                peer.held_until = None;
+                self.mark_dirty(key);
+            } else {
+                self.release_at = Some(self.release_at.map_or(at, |other| other.min(at)));
+            }
+        }
+    }
+
+    fn write_range<E: Egress>(
+        &mut self,
+        now: Instant,
+        subscriber: &mut Subscriber,
+        start: usize,
+        end: usize,
+        egress: &mut E,
+    ) {
         let mut run_end = 0;
         let mut run_bytes = 0;
-        for (place, queued) in subscriber.queue.iter().enumerate() {
+        let Subscriber { queue, slots, line, .. } = subscriber;
+        for (place, queued) in queue[..end].iter().enumerate().skip(start) {
             if self.config.pad_runs && place >= run_end {
-                (run_end, run_bytes) = frame_run(&subscriber.queue, place);
+                (run_end, run_bytes) = frame_run(&queue[..end], place);
             }
-            let Some(slot) = subscriber.slots.get_mut(usize::from(queued.slot)) else { continue };
+            let Some(slot) = slots.get_mut(usize::from(queued.slot)) else { continue };
             let source = queued.source;
             let layer =
                 self.peers.get(source.peer).and_then(|peer| peer.publisher.layer(source.kind, source.layer));
@@ -52,6 +146,9 @@ impl Room {
                     out[header.len()..bytes].copy_from_slice(kept.payload);
                     bytes
                 });
+                if let Some(line) = line {
+                    line.send_sound(now, bytes + OVERHEAD_BYTES);
+                }
                 self.counters.packets_sent += 1;
                 self.counters.bytes_sent += bytes as u64;
                 continue;
@@ -60,7 +157,7 @@ impl Room {
             let template = if queued.original.is_some() { rtx_template.as_ref() } else { Some(&*template) };
             let Some(template) = template else { continue };
             // The padding byte says how many there are: one, itself (RFC 3550 section 5.1).
-            let is_video = !queued.source.kind.is_audio();
+            let is_video = queued.is_picture();
             // Sound is never padded: a repeat has to have the same bytes whatever stands beside it.
             let is_padded = self.config.pad_runs
                 && is_video
@@ -89,12 +186,68 @@ impl Room {
                     at += 1;
                 }
                 length = at;
+                if let Some(line) = line.as_mut() {
+                    note_sent(now, line, template.has_transport_number(), is_video, at, |number| {
+                        template.write_transport_number(out, number);
+                    });
+                }
                 at
             });
             self.counters.packets_sent += 1;
             self.counters.bytes_sent += length as u64;
         }
     }
+}
+
+/// Tells the line of a packet; `put` writes its transport-wide number where it has room for one.
+fn note_sent(
+    now: Instant,
+    line: &mut Downlink,
+    is_numbered: bool,
+    is_video: bool,
+    bytes: usize,
+    put: impl FnOnce(u16),
+) {
+    let bytes = bytes + OVERHEAD_BYTES;
+    match (is_numbered, is_video) {
+        (true, _) => put(line.send_numbered(now, bytes, false)),
+        (false, true) => line.send_unnumbered(now, bytes),
+        (false, false) => line.send_sound(now, bytes),
+    }
+}
+
+/// Writes the burst of padding that congestion control asked for, on the retransmission stream of a slot
+/// (RFC 4588: a receiver takes an empty one for nothing), where there is one with room for transport-wide numbers.
+fn write_padding<E: Egress>(now: Instant, subscriber: &mut Subscriber, egress: &mut E) {
+    let bytes = std::mem::take(&mut subscriber.padding_bytes);
+    if bytes == 0 {
+        return;
+    }
+    let Subscriber { slots, line, .. } = subscriber;
+    let Some(line) = line else { return };
+    let is_fit = |slot: &&mut Slot| {
+        slot.is_open && slot.rtx_template.as_ref().is_some_and(|template| template.has_transport_number())
+    };
+    let Some(slot) = slots.iter_mut().find(is_fit) else { return };
+    let timestamp = slot.rewriter.reached().map_or(0, |(timestamp, _)| timestamp);
+    for _ in 0..bytes.div_ceil(PADDING_BYTES) {
+        let Some(template) = &slot.rtx_template else { return };
+        let sequence: Sequence = slot.rtx_next;
+        slot.rtx_next = sequence.plus(1);
+        egress.rtp(sequence.0, |out| {
+            let at = template.write(out, false, true, sequence.wire(), timestamp);
+            out[at..at + PADDING_BYTES].fill(0);
+            out[at + PADDING_BYTES - 1] = PADDING_BYTES as u8;
+            let length = at + PADDING_BYTES;
+            template.write_transport_number(out, line.send_numbered(now, length + OVERHEAD_BYTES, true));
+            length
+        });
+    }
+}
+
+/// About what a queued packet costs the line.
+fn length_of(queued: &Queued) -> usize {
+    usize::from(queued.payload_bytes) + 24 + OVERHEAD_BYTES
 }
 
 /// Where the run of packets of one slot's frame that starts here ends, and its longest payload.

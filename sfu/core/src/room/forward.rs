@@ -19,6 +19,12 @@ use arrayvec::ArrayVec;
 use asamblea_seam::{Up, UpKind};
 use std::time::{Duration, Instant};
 
+/// What a packet costs a line besides its payload, bytes: RTP header with extensions, SRTP tag, UDP and IP headers.
+const PACKET_OVERHEAD_BYTES: usize = 68;
+
+/// How quickly a layer's rate follows what comes, at each tick: a key frame alone does not make a layer dear.
+const RATE_FOLLOWS: f64 = 0.1;
+
 /// Least time between two rankings that packets trigger: one packet of Opus.
 const RANK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -42,6 +48,7 @@ impl Room {
                 return;
             }
         };
+        peer.line.heard_at = Some(now);
         self.counters.packets_received += 1;
         self.counters.bytes_received += bytes.len() as u64;
         if let Some(number) = peer
@@ -112,9 +119,10 @@ impl Room {
                 return;
             }
         };
+        let elapsed = now.saturating_duration_since(self.began_at);
+        layer.meter.add(elapsed.as_micros() as i64, packet.payload.len() + PACKET_OVERHEAD_BYTES);
         // What comes late says nothing about timing: it may have been sent again.
         if !binding.is_rtx && layer.reception.is_newest(sequence) {
-            let elapsed = now.saturating_duration_since(self.began_at);
             layer.reception.time(clock.ticks(elapsed), packet.timestamp);
         }
         if let Some(at) = layer.reception.ask_at() {
@@ -223,6 +231,7 @@ impl Room {
     pub(super) fn look_after(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let id = peer.id;
+        let elapsed_us = now.saturating_duration_since(self.began_at).as_micros() as i64;
         let mut has_died = false;
         let mut is_due = peer.publisher.feedback.is_due();
         for up in peer.publisher.ups_mut() {
@@ -231,6 +240,11 @@ impl Room {
             }
             for layer in &mut up.layers {
                 has_died |= layer.expire(now);
+                if layer.is_live
+                    && let Some(bps) = layer.meter.bps(elapsed_us)
+                {
+                    layer.bps += (bps - layer.bps) * if layer.bps == 0.0 { 1.0 } else { RATE_FOLLOWS };
+                }
                 if layer.subscribers.is_empty() {
                     layer.gate.satisfy();
                     let is_idle = layer

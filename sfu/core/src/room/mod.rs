@@ -12,11 +12,13 @@ mod assign;
 mod flush;
 mod forward;
 mod reports;
+mod share;
 pub mod speakers;
 
 pub use crate::rtp::time::WallClock;
 
 use crate::{
+    bwe::{Downlink, allocate::Grant},
     down::{SLOTS_MAX, Subscriber, slot::Slot},
     negotiate::MediaDescription,
     stats::RoomCounters,
@@ -42,6 +44,10 @@ pub const TICK: Duration = Duration::from_millis(100);
 
 /// Ticks between two reports of one peer: RTCP reports come once a second; peers take turns.
 const TICKS_PER_REPORT: u64 = 10;
+
+/// The longest time that a connected peer hears nothing, but for a tick: whoever hears nothing for two seconds takes the
+/// path for dead.
+const GREETING: Duration = Duration::from_millis(400);
 
 /// Without any packet for this long the room sleeps until the next one.
 const SLEEP_AFTER: Duration = Duration::from_secs(3);
@@ -84,6 +90,15 @@ pub(crate) struct Peer {
     publisher: Publisher,
     subscriber: Subscriber,
     duties: reports::Duties,
+    line: share::Judgement,
+    /// When its pictures were last granted something else.
+    regranted_at: Option<Instant>,
+    /// Most voices that its line carries.
+    voices_max: usize,
+    /// Until when the rest of its queue waits.
+    held_until: Option<Instant>,
+    /// When it was last sent a report or a greeting.
+    greeted_at: Option<Instant>,
 }
 
 /// One meeting.
@@ -103,6 +118,8 @@ pub struct Room {
     dirty: VecDeque<PeerKey>,
     changed: VecDeque<PeerKey>,
     news: VecDeque<Event>,
+    notes: VecDeque<Event>,
+    release_at: Option<Instant>,
     tick_at: Option<Instant>,
     ticks: u64,
     repair_at: Option<Instant>,
@@ -128,6 +145,8 @@ impl Room {
             dirty: VecDeque::new(),
             changed: VecDeque::new(),
             news: VecDeque::new(),
+            notes: VecDeque::new(),
+            release_at: None,
             tick_at: None,
             ticks: 0,
             repair_at: None,
@@ -197,6 +216,11 @@ impl Room {
             publisher: Publisher::default(),
             subscriber: Subscriber::default(),
             duties: reports::Duties::new(ssrc),
+            line: share::Judgement::default(),
+            regranted_at: None,
+            voices_max: usize::MAX,
+            held_until: None,
+            greeted_at: None,
         });
         self.keys.push(key);
         self.by_id.insert(id, key);
@@ -297,6 +321,11 @@ impl Room {
             return;
         }
         peer.is_connected = is_connected;
+        peer.subscriber.line = is_connected.then(|| Box::new(Downlink::new(now)));
+        (peer.voices_max, peer.regranted_at, peer.held_until) = (usize::MAX, None, None);
+        for slot in &mut peer.subscriber.slots {
+            slot.grant = Grant::ALL;
+        }
         if is_connected {
             self.retarget_slots(now, key);
             self.assign_audio(now);
@@ -319,7 +348,6 @@ impl Room {
         }
         if let Some(peer) = self.peers.get_mut(key) {
             peer.subscriber.slots.retain(|slot| slot.is_open);
-            peer.subscriber.estimate_bps = None;
             peer.publisher.feedback = Default::default();
             peer.duties = reports::Duties::new(peer.duties.ssrc());
         }
@@ -330,30 +358,51 @@ impl Room {
         if self.repair_at.is_some_and(|at| now >= at) {
             self.repair(now);
         }
+        if self.release_at.is_some_and(|at| now >= at) {
+            self.release(now);
+        }
         if self.tick_at.is_none_or(|at| now < at) {
             return;
         }
         self.ticks += 1;
         for place in 0..self.keys.len() {
             self.look_after(now, self.keys[place]);
+            self.share_line(now, self.keys[place]);
+            self.greet(now, self.keys[place]);
             if (self.ticks + place as u64).is_multiple_of(TICKS_PER_REPORT) {
                 self.report(self.keys[place]);
             }
         }
         self.rank(now);
         self.announce_speakers(now);
+        self.announce_wanted(now);
+        self.announce_lines(now);
         let is_awake = self.heard_at.is_some_and(|at| now.saturating_duration_since(at) < SLEEP_AFTER);
-        self.tick_at = (is_awake || self.speakers.is_anyone_speaking()).then(|| now + TICK);
+        let is_anyone_connected = self.peers.values().any(|peer| peer.is_connected);
+        self.tick_at = if is_awake || self.speakers.is_anyone_speaking() {
+            Some(now + TICK)
+        } else {
+            is_anyone_connected.then(|| now + GREETING)
+        };
+    }
+
+    /// Sees to it that a connected peer hears something.
+    fn greet(&mut self, now: Instant, key: PeerKey) {
+        let is_due =
+            |peer: &Peer| peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= GREETING);
+        if self.peers.get(key).is_some_and(is_due) {
+            self.mark_dirty(key);
+        }
     }
 
     /// When [`Room::handle_timeout`] has something to do; `None` while nothing moves.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.tick_at, self.repair_at].into_iter().flatten().min()
+        [self.tick_at, self.repair_at, self.release_at].into_iter().flatten().min()
     }
 
     /// What signaling is to hear.
     pub fn poll_event(&mut self) -> Option<Event> {
-        if let Some(event) = self.news.pop_front() {
+        if let Some(event) = self.news.pop_front().or_else(|| self.notes.pop_front()) {
             return Some(event);
         }
         loop {
@@ -366,7 +415,7 @@ impl Room {
                 .iter_mut()
                 .filter_map(|slot| {
                     let is_told = std::mem::take(&mut slot.is_changed) && slot.is_open;
-                    is_told.then(|| SlotState { mid: slot.mid.clone(), up: slot.announced, paused: false })
+                    is_told.then(|| SlotState { mid: slot.mid.clone(), up: slot.announced, paused: slot.is_paused })
                 })
                 .collect();
             if !slots.is_empty() {

@@ -95,6 +95,9 @@ impl Duties {
 impl Room {
     /// Takes an RTCP compound packet from a peer, decrypted and authenticated.
     pub fn handle_rtcp(&mut self, now: Instant, key: PeerKey, compound: &[u8]) {
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.line.heard_at = Some(now);
+        }
         for packet in rtcp::walk(compound) {
             let Ok(packet) = packet else {
                 self.counters.rtcp_malformed += 1;
@@ -116,11 +119,29 @@ impl Room {
                 }
                 Rtcp::Remb { bps } => {
                     if let Some(peer) = self.peers.get_mut(key) {
-                        peer.subscriber.estimate_bps = Some(bps);
+                        let lost = f64::from(peer.subscriber.redundancy.loss()) / 256.0;
+                        if let Some(line) = &mut peer.subscriber.line {
+                            line.handle_report(now, lost, Some(bps));
+                        }
                     }
                 }
-                Rtcp::TransportFeedback(_) | Rtcp::Other => {}
+                Rtcp::TransportFeedback(feedback) => self.handle_transport_feedback(now, key, &feedback),
+                Rtcp::Other => {}
             }
+        }
+    }
+
+    fn handle_transport_feedback(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        feedback: &rtcp::TransportFeedback<'_>,
+    ) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(line) = &mut peer.subscriber.line else { return };
+        let (arrived, missing) = line.handle_feedback(now, feedback);
+        if let Some(lost) = (missing * 255).checked_div(arrived + missing) {
+            peer.subscriber.redundancy.set_loss(now, lost as u8, arrived + missing);
         }
     }
 
@@ -232,6 +253,10 @@ impl Room {
                 continue;
             };
             let original = segment.rewrite(kept, packet.timestamp);
+            if original.sequence < slot.repairable_from {
+                self.counters.resend_unknown += 1;
+                continue;
+            }
             if !slot.recent.note(now, original.sequence, spacing) {
                 self.counters.resend_refused += 1;
                 continue;
@@ -296,20 +321,28 @@ impl Room {
         let ssrc = duties.ssrc;
         let mut media = ArrayVec::<u32, 8>::new();
         let mut blocks = ArrayVec::<ReportBlock, 8>::new();
+        let mut up_loss = 0;
         for up in peer.publisher.ups_mut() {
             let suffered = if up.kind == UpKind::Microphone { suffered } else { 0 };
             for layer in up.layers.iter_mut().filter(|layer| layer.is_live) {
                 let Some(layer_ssrc) = layer.ssrc else { continue };
                 let _ = media.try_push(layer_ssrc);
                 if is_report_due && let Some(mut block) = layer.reception.report(now, layer_ssrc) {
+                    up_loss = up_loss.max(block.fraction_lost);
                     block.fraction_lost = block.fraction_lost.max(suffered);
                     let _ = blocks.try_push(block);
                 }
             }
         }
+        if is_report_due && !blocks.is_empty() {
+            peer.line.up_loss = ((u16::from(peer.line.up_loss) + u16::from(up_loss)) / 2) as u8;
+        }
+        // Whoever hears nothing for two seconds takes the path for dead.
+        let is_greeting_due = peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= super::GREETING);
         let is_upstream_due =
-            (is_report_due && !blocks.is_empty()) || !duties.plis.is_empty() || !duties.asked.is_empty();
+            (is_report_due && !blocks.is_empty()) || is_greeting_due || !duties.plis.is_empty() || !duties.asked.is_empty();
         if is_upstream_due {
+            peer.greeted_at = Some(now);
             let ceiling = self.config.upstream_bps_max;
             egress.rtcp(|out| {
                 let mut writer = Writer::new(out);

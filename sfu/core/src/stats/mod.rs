@@ -28,6 +28,8 @@ pub struct RoomCounters {
     pub dropped_queue_full: u64,
     /// Packets overwritten in the history before they were flushed.
     pub dropped_overwritten: u64,
+    /// Packets given up since they would have waited too long for a full line.
+    pub dropped_late: u64,
     /// RTCP compounds that end in something malformed; what stood before it was used.
     pub rtcp_malformed: u64,
     /// Upstream retransmissions unwrapped.

@@ -11,6 +11,7 @@ pub mod level;
 pub mod reception;
 
 use crate::{
+    bwe::meter::Meter,
     negotiate::{ExtensionIds, Rid, UpDescription},
     room::PeerKey,
     rtp::{Clock, header::Packet},
@@ -97,6 +98,10 @@ pub struct Layer {
     pub left_at: Option<Instant>,
     /// When the last packet came.
     pub heard_at: Option<Instant>,
+    /// What comes, in bytes.
+    pub meter: Meter,
+    /// Its rate, smoothed over ticks, bit/s; 0 before it was known.
+    pub bps: f64,
     /// Whether packets came lately; kept by [`Layer::hear`] and [`Layer::expire`].
     pub is_live: bool,
 }
@@ -132,7 +137,19 @@ pub struct UpStream {
     height_px: u16,
     /// How loud it is, if it is audio.
     pub level: Level,
+    /// Which layers somebody receives or waits for now, as far as the running tick has found out.
+    pub wanted_now: [bool; LAYERS_MAX],
+    /// The same as it was told to the publisher.
+    pub wanted: [bool; LAYERS_MAX],
+    /// Since when each is wanted, and since when it has not been.
+    pub wanted_since: [Option<Instant>; LAYERS_MAX],
+    unwanted_since: [Option<Instant>; LAYERS_MAX],
+    is_wanted_told: bool,
 }
+
+/// Usual rates of a camera's layers by how many there are above each, and of a screen, bit/s.
+const CAMERA_BPS: [f64; LAYERS_MAX] = [1_000_000.0, 350_000.0, 120_000.0];
+const SCREEN_BPS: f64 = 500_000.0;
 
 impl UpStream {
     fn new(description: &UpDescription) -> Self {
@@ -148,7 +165,55 @@ impl UpStream {
             is_active: false,
             height_px: 0,
             level: Level::default(),
+            wanted_now: [false; LAYERS_MAX],
+            wanted: [false; LAYERS_MAX],
+            wanted_since: [None; LAYERS_MAX],
+            unwanted_since: [None; LAYERS_MAX],
+            is_wanted_told: false,
         }
+    }
+
+    /// What a layer takes, bit/s: as measured, or as usual before it was.
+    pub fn rate_bps(&self, layer: usize) -> f64 {
+        let measured = self.layers.get(layer).map_or(0.0, |layer| layer.bps);
+        match self.kind {
+            _ if measured > 0.0 => measured,
+            UpKind::Screen => SCREEN_BPS,
+            _ => CAMERA_BPS[(self.layers.len() - 1).saturating_sub(layer).min(LAYERS_MAX - 1)],
+        }
+    }
+
+    /// Takes over what is wanted now: at once what has become wanted, after a while what has not been. True if that is
+    /// to be told.
+    pub fn settle_wanted(&mut self, now: Instant, unwanted_after: Duration) -> bool {
+        let mut is_news = !std::mem::replace(&mut self.is_wanted_told, true);
+        for place in 0..self.layers.len() {
+            if self.wanted_now[place] {
+                self.wanted_since[place].get_or_insert(now);
+                self.unwanted_since[place] = None;
+                is_news |= !std::mem::replace(&mut self.wanted[place], true);
+                continue;
+            }
+            self.wanted_since[place] = None;
+            let since = *self.unwanted_since[place].get_or_insert(now);
+            if now.saturating_duration_since(since) >= unwanted_after {
+                is_news |= std::mem::replace(&mut self.wanted[place], false);
+            }
+        }
+        is_news
+    }
+
+    /// The smallest layer at least this tall among those that `may_be` sent, else the tallest of them.
+    pub fn ideal_layer(&self, height_px: u16, may_be: impl Fn(usize) -> bool) -> Option<u8> {
+        let tallest = if self.height_px == 0 { HEIGHT_PX_UNKNOWN } else { self.height_px };
+        let mut chosen = None;
+        for place in (0..self.layers.len()).filter(|place| may_be(*place)) {
+            chosen = Some(place as u8);
+            if tallest >> (self.layers.len() - 1 - place) >= height_px {
+                break;
+            }
+        }
+        chosen
     }
 
     /// How lost packets come when asked for. Sound comes again as it was, without a stream of its own; who does not
@@ -171,19 +236,17 @@ impl UpStream {
         if self.kind.is_audio() { Clock::Audio } else { Clock::Video }
     }
 
-    /// The smallest live layer at least this tall, else the tallest live one, else none.
-    pub fn choose_layer(&self, height_px: u16) -> Option<u8> {
-        let tallest = if self.height_px == 0 { HEIGHT_PX_UNKNOWN } else { self.height_px };
-        let mut chosen = None;
-        for (place, layer) in self.layers.iter().enumerate() {
-            if layer.is_live {
-                chosen = Some(place as u8);
-                if tallest >> (self.layers.len() - 1 - place) >= height_px {
-                    break;
-                }
-            }
+    /// The live layer to send where up to `limit` is allowed: the smallest at least this tall, else the tallest; a
+    /// smaller one than wished while that is not live, a taller one only where no smaller is.
+    pub fn choose_layer(&self, height_px: u16, limit: u8) -> Option<u8> {
+        let is_live = |place: usize| self.layers[place].is_live;
+        let best = self.ideal_layer(height_px, is_live)?;
+        if best <= limit {
+            return Some(best);
         }
-        chosen
+        let layers = 0..self.layers.len() as u8;
+        let below = layers.clone().filter(|layer| *layer <= limit).rev().find(|layer| is_live(usize::from(*layer)));
+        below.or_else(|| layers.into_iter().find(|layer| is_live(usize::from(*layer))))
     }
 
     fn layer_of_rid(&self, rid: &[u8]) -> Option<u8> {

@@ -1,0 +1,316 @@
+//! Sharing a subscriber's line out, and what follows from it: which pictures are held back, which layers publishers are
+//! to send at all, how good everyone's line is.
+//!
+//! Done at ticks, not for packets. Who gets how much is [`allocate`]'s decision; here it is asked with what the room
+//! knows and its answer is put in force.
+
+use super::{PeerKey, Room};
+use crate::{
+    bwe::allocate::{Grant, PICTURES_MAX, Picture, allocate},
+    rtp::Clock,
+    up::{LAYERS_MAX, SlotRef, UpStream},
+};
+use arrayvec::ArrayVec;
+use asamblea_seam::{Event, Line, PeerLine, Up, UpKind, UpWanted};
+use std::time::{Duration, Instant};
+
+/// Least time between two changes for the better of one subscriber's pictures: a switch costs a key frame.
+const UPGRADE_INTERVAL: Duration = Duration::from_millis(1_500);
+
+/// Part of the budget that is left to repair and reports.
+const SHARED: f64 = 0.95;
+
+/// Beyond what is wished, this much is probed for, so that the margins of an upgrade are there.
+const PROBE_MARGIN: f64 = 1.4;
+
+/// A line below the first rate carries one voice well, below the second two; bit/s. A voice takes about 60 kbit/s on the
+/// line, headers included.
+const VOICES_BPS: [f64; 2] = [130_000.0, 200_000.0];
+
+/// A layer that nobody has wanted for this long is said to be unwanted.
+const UNWANTED_AFTER: Duration = Duration::from_secs(2);
+
+/// A layer that was wanted for this long and does not come is not counted on: its publisher's line or processor does not
+/// carry it.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(4);
+
+/// Loss from which a line is weak, in 1/256: 5 %.
+const WEAK_LOSS: u8 = 13;
+
+/// How long a line has to be worse or better before it is said.
+const WEAK_AFTER: Duration = Duration::from_secs(2);
+/// See [`WEAK_AFTER`].
+const GOOD_AFTER: Duration = Duration::from_secs(3);
+
+/// Nothing heard for this long from someone who has to answer.
+const LOST_AFTER: Duration = Duration::from_secs(2);
+
+/// What is known of how good a peer's line is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Judgement {
+    told: Line,
+    /// What it has been since when, if that is not what was told.
+    other: Option<(Line, Instant)>,
+    /// Whether some picture is held back or smaller than wished for its line's sake.
+    pub(super) is_short: bool,
+    /// Loss on the way to us at the last reports, smoothed, in 1/256.
+    pub(super) up_loss: u8,
+    /// When anything last came from the peer.
+    pub(super) heard_at: Option<Instant>,
+}
+
+impl Judgement {
+    /// Takes what the line seems to be now. True if it has become news.
+    fn judge(&mut self, now: Instant, seems: Line) -> bool {
+        if seems == self.told {
+            self.other = None;
+            return false;
+        }
+        let since = match self.other {
+            Some((line, since)) if line == seems => since,
+            _ => {
+                self.other = Some((seems, now));
+                now
+            }
+        };
+        let after = match seems {
+            Line::Lost => Duration::ZERO, // the silence was waited for already
+            Line::Weak => WEAK_AFTER,
+            Line::Good => GOOD_AFTER,
+        };
+        let is_news = now.saturating_duration_since(since) >= after;
+        if is_news {
+            (self.told, self.other) = (seems, None);
+        }
+        is_news
+    }
+}
+
+impl Room {
+    /// Puts in force what a peer's line carries now.
+    pub(super) fn share_line(&mut self, now: Instant, key: PeerKey) {
+        let speaker = self.speakers.order().iter().filter(|other| other.is_speaking).max_by_key(|it| it.db);
+        let speaker = speaker.map(|speaker| speaker.key);
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let round_trip = peer.duties.round_trip;
+        let Some(line) = peer.subscriber.line.as_mut().filter(|_| peer.is_connected) else { return };
+        if let Some(round_trip) = round_trip {
+            line.set_round_trip(round_trip);
+        }
+        line.handle_tick(now);
+        let Some(bps) = line.bps() else { return };
+        let sound = line.sound_bps(now);
+        let (places, pictures) = self.pictures(now, key, speaker);
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let is_calm = |at: Instant| now.saturating_duration_since(at) >= UPGRADE_INTERVAL;
+        let allocation =
+            allocate((bps - sound).max(0.0) * SHARED, &pictures, peer.regranted_at.is_none_or(is_calm));
+        peer.line.is_short =
+            pictures.iter().zip(&allocation.grants).any(|(picture, grant)| *grant < Grant::Layer(picture.wish));
+        // What is probed for at any time is the next step and not the whole dream.
+        let wanted = sound + (allocation.wished_bps.min(allocation.granted_bps * 2.0 + 400_000.0)) * PROBE_MARGIN;
+        if let Some(line) = &mut peer.subscriber.line
+            && let Some(bytes) = line.begin_probe(now, wanted)
+        {
+            peer.subscriber.padding_bytes = bytes;
+            self.mark_dirty(key);
+        }
+        self.limit_voices(now, key, bps);
+        let mut changed = ArrayVec::<u16, PICTURES_MAX>::new();
+        if let Some(peer) = self.peers.get_mut(key) {
+            for (place, grant) in places.iter().zip(&allocation.grants) {
+                let slot = &mut peer.subscriber.slots[usize::from(*place)];
+                if std::mem::replace(&mut slot.grant, *grant) != *grant {
+                    changed.push(*place);
+                }
+            }
+            if !changed.is_empty() {
+                peer.regranted_at = Some(now);
+            }
+        }
+        for slot in changed {
+            self.retarget(now, SlotRef { peer: key, slot });
+        }
+    }
+
+    /// The pictures that a peer wishes to see and that could be sent: the slots' places, and what there is to decide.
+    fn pictures(
+        &self,
+        now: Instant,
+        key: PeerKey,
+        speaker: Option<PeerKey>,
+    ) -> (ArrayVec<u16, PICTURES_MAX>, ArrayVec<Picture, PICTURES_MAX>) {
+        let (mut places, mut pictures) = (ArrayVec::new(), ArrayVec::new());
+        let Some(peer) = self.peers.get(key) else { return (places, pictures) };
+        for (place, slot) in peer.subscriber.slots.iter().enumerate() {
+            let Some((up, height_px)) = slot.wish.filter(|_| slot.is_open && !slot.is_audio) else { continue };
+            let Some(source) = self.by_id.get(&up.peer) else { continue };
+            let stream = self.peers.get(*source).and_then(|peer| peer.publisher.up(up.kind));
+            let Some(stream) = stream.filter(|stream| stream.is_active) else { continue };
+            let layers = costs(now, stream);
+            let Some(wish) = stream.ideal_layer(height_px, |layer| layers[layer].is_some()) else { continue };
+            let rank = match up.kind {
+                UpKind::Screen => 0,
+                _ if speaker == Some(*source) => 1,
+                _ => u16::MAX - height_px.min(u16::MAX - 2),
+            };
+            let is_full = places.try_push(place as u16).is_err();
+            if is_full || pictures.try_push(Picture { layers, wish, before: slot.grant, rank }).is_err() {
+                break;
+            }
+        }
+        (places, pictures)
+    }
+
+    /// Under a tight budget fewer voices are sent: two that speak at once are not understood anyway, one that stutters
+    /// is not either.
+    fn limit_voices(&mut self, now: Instant, key: PeerKey, bps: f64) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let before = peer.voices_max;
+        // It takes a fifth more to get a voice back than to keep it.
+        let fits = |voices: usize| {
+            VOICES_BPS.get(voices - 1).is_none_or(|least| bps >= if before > voices { *least } else { least * 1.2 })
+        };
+        let voices = if !fits(1) {
+            1
+        } else if !fits(2) {
+            2
+        } else {
+            usize::MAX
+        };
+        if voices != before {
+            peer.voices_max = voices;
+            self.assign_audio(now);
+        }
+    }
+
+    /// Works out which layers anyone receives or waits for, and says so where it is news.
+    pub(super) fn announce_wanted(&mut self, now: Instant) {
+        for peer in self.peers.values_mut() {
+            for up in peer.publisher.ups_mut() {
+                up.wanted_now = [false; LAYERS_MAX];
+            }
+        }
+        let is_alone = self.keys.len() < 2;
+        for place in 0..self.keys.len() {
+            let key = self.keys[place];
+            for slot in 0..self.slot_count(key) {
+                let Some(peer) = self.peers.get(key) else { break };
+                let slot = &peer.subscriber.slots[slot];
+                let carried = [slot.current, slot.target].into_iter().flatten().map(|at| (at.peer, at.kind, at.layer));
+                let carried: ArrayVec<_, 2> = carried.filter(|(_, kind, _)| !kind.is_audio()).collect();
+                let wished = slot.wish.filter(|_| slot.is_open && !slot.is_audio).and_then(|(up, height_px)| {
+                    let source = *self.by_id.get(&up.peer)?;
+                    let stream = self.peers.get(source)?.publisher.up(up.kind)?;
+                    let layers = costs(now, stream);
+                    let ideal = stream.ideal_layer(height_px, |layer| layers[layer].is_some())?;
+                    match slot.grant {
+                        Grant::Paused => None,
+                        Grant::Layer(limit) => Some((source, up.kind, ideal.min(limit))),
+                    }
+                });
+                for (source, kind, layer) in carried.into_iter().chain(wished) {
+                    let up = self.peers.get_mut(source).and_then(|peer| peer.publisher.up_mut(kind));
+                    if let Some(wanted) = up.and_then(|up| up.wanted_now.get_mut(usize::from(layer))) {
+                        *wanted = true;
+                    }
+                }
+            }
+        }
+        for place in 0..self.keys.len() {
+            let Some(peer) = self.peers.get_mut(self.keys[place]) else { continue };
+            let mut is_news = false;
+            for up in peer.publisher.ups_mut().filter(|up| !up.kind.is_audio()) {
+                // The smallest goes on for whoever comes next: a face at once costs little.
+                up.wanted_now[0] |= !is_alone;
+                is_news |= up.settle_wanted(now, UNWANTED_AFTER);
+            }
+            if is_news {
+                let wanted = |up: &UpStream| UpWanted {
+                    kind: up.kind,
+                    layers: up.wanted[..up.layers.len()].to_vec(),
+                };
+                let ups = peer.publisher.ups_mut().filter(|up| !up.kind.is_audio()).map(|up| wanted(up)).collect();
+                self.notes.push_back(Event::Wanted { peer: peer.id, ups });
+            }
+        }
+    }
+
+    /// Says whose line has become better or worse.
+    pub(super) fn announce_lines(&mut self, now: Instant) {
+        let mut lines = Vec::new();
+        for peer in self.peers.values_mut().filter(|peer| peer.is_connected) {
+            let is_silent = |at: Instant| now.saturating_duration_since(at) >= LOST_AFTER;
+            // Who sends nothing and is sent nothing that wants an answer may well be silent.
+            let has_to_answer = peer.publisher.ups_mut().any(|up| up.is_active)
+                || peer.subscriber.line.as_ref().is_some_and(|line| line.is_unanswered(now, LOST_AFTER));
+            let down_loss = peer.subscriber.redundancy.loss();
+            let seems = if has_to_answer && peer.line.heard_at.is_some_and(is_silent) {
+                Line::Lost
+            } else if peer.line.is_short || peer.line.up_loss >= WEAK_LOSS || down_loss >= WEAK_LOSS {
+                Line::Weak
+            } else {
+                Line::Good
+            };
+            if peer.line.judge(now, seems) {
+                lines.push(PeerLine { peer: peer.id, line: seems });
+            }
+        }
+        if !lines.is_empty() {
+            lines.sort_unstable_by_key(|line| line.peer);
+            self.notes.push_back(Event::Lines { room: self.id, lines });
+        }
+    }
+
+    /// Tells a slot's peer that a picture is held back.
+    pub(super) fn announce_paused(&mut self, at: SlotRef, up: Up) {
+        if self.slot_mut(at).is_some_and(|slot| slot.announce(Some(up), true)) {
+            self.mark_changed(at.peer);
+        }
+    }
+}
+
+/// What each layer costs, bit/s: as measured where it flows, as last measured or as usual where it might; `None` where
+/// it was waited for in vain.
+fn costs(now: Instant, up: &UpStream) -> [Option<f64>; LAYERS_MAX] {
+    debug_assert_eq!(up.clock(), Clock::Video, "pictures only");
+    let mut costs = [None; LAYERS_MAX];
+    let mut least: f64 = 0.0;
+    for (place, layer) in up.layers.iter().enumerate() {
+        let is_given_up = !layer.is_live
+            && up.wanted_since[place].is_some_and(|at| now.saturating_duration_since(at) >= GIVEN_UP_AFTER);
+        if !is_given_up {
+            // A taller layer is never taken for cheaper: what is measured in a still moment says little.
+            least = least.max(up.rate_bps(place));
+            costs[place] = Some(least);
+        }
+    }
+    costs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_called_weak_after_a_while_and_good_after_a_longer_one() {
+        let start = crate::up::test_epoch();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut judgement = Judgement::default();
+        let told: Vec<u64> = (0..100)
+            .map(|tick| tick * 100)
+            .filter(|ms| judgement.judge(at(*ms), if *ms < 4_000 { Line::Weak } else { Line::Good }))
+            .collect();
+        assert_eq!(told, [2_000, 7_000]);
+        assert!(judgement.judge(at(10_000), Line::Lost), "at once");
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_not_told() {
+        let start = crate::up::test_epoch();
+        let mut judgement = Judgement::default();
+        let seems = |tick: u64| if tick.is_multiple_of(10) { Line::Good } else { Line::Weak };
+        let is_told = (0..500).any(|tick| judgement.judge(start + Duration::from_millis(tick * 100), seems(tick)));
+        assert!(!is_told);
+    }
+}
