@@ -3,6 +3,7 @@
 //!
 //! A socket has two lives: at the door, until a valid `hello`, it is on its own; in the meeting its room speaks to
 //! it through a bounded queue, and nothing that happens here is ever waited for by the room.
+#![allow(clippy::result_large_err, reason = "a refusal is made once a visit, where no size matters")]
 
 use crate::auth::{Claims, is_expired};
 use crate::bridge::Shared;
