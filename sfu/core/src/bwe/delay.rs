@@ -41,6 +41,9 @@ const STANDING_MS: f64 = 120.0;
 /// For how long the least delay is remembered before it is measured anew, µs: clocks drift apart, routes change.
 const LEAST_DELAY_US: i64 = 20_000_000;
 
+/// The time over which the queue is smoothed, µs.
+const QUEUE_US: f64 = 150_000.0;
+
 /// What the line does with what is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Usage {
@@ -79,8 +82,9 @@ pub struct Delay {
     usage: Usage,
     /// The least delay of the running and of the last period; and when the running one began.
     least_us: (Option<i64>, Option<i64>, i64),
-    /// Delay above the least, smoothed, ms.
+    /// Delay above the least, smoothed, ms; and when it was last measured.
     queue_ms: f64,
+    queue_at_us: Option<i64>,
 }
 
 impl Delay {
@@ -116,6 +120,11 @@ impl Delay {
         }
     }
 
+    /// Takes the two times of a packet that says nothing of a trend.
+    pub fn arrive_alone(&mut self, sent_us: i64, arrived_us: i64) {
+        self.note_queue(arrived_us, arrived_us - sent_us);
+    }
+
     /// What the line does, and once: overuse that was told is over until it is found again.
     pub fn take_usage(&mut self) -> Usage {
         if self.queue_ms > STANDING_MS {
@@ -140,7 +149,9 @@ impl Delay {
         }
         *running = Some(running.map_or(delay_us, |least| least.min(delay_us)));
         let least = last.map_or(delay_us, |last| last.min(delay_us)).min(running.unwrap_or(delay_us));
-        self.queue_ms += (((delay_us - least) as f64 / 1e3).min(10_000.0) - self.queue_ms) / 16.0;
+        let passed_us = (arrived_us - self.queue_at_us.replace(arrived_us).unwrap_or(arrived_us)).max(0);
+        let weight = 1.0 - (-(passed_us as f64) / QUEUE_US).exp();
+        self.queue_ms += (((delay_us - least) as f64 / 1e3).min(10_000.0) - self.queue_ms) * weight;
     }
 
     fn update(&mut self, sent_ms: f64, gradient_ms: f64, arrived_us: i64) {

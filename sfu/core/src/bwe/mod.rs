@@ -164,8 +164,8 @@ impl Downlink {
                     self.through.add(arrived_us, usize::from(packet.bytes));
                     if packet.probe == 0 {
                         self.delay.arrive(packet.at_us as i64, arrived_us);
-                    } else {
-                        self.probe.arrive(packet.probe, arrived_us, packet.bytes);
+                    } else if self.probe.arrive(packet.probe, arrived_us, packet.bytes) {
+                        self.delay.arrive_alone(packet.at_us as i64, arrived_us);
                     }
                 }
             }
@@ -176,7 +176,9 @@ impl Downlink {
         }
         self.feedback_at_us = Some(now_us);
         self.loss.count(now_us, arrived, missing);
-        let through = self.through.bps(self.arrived_us);
+        // Sound has no numbers; it is taken to get through as the rest does.
+        let sound = self.sound.bps(now_us as i64).unwrap_or(0.0) * (1.0 - self.loss.fraction());
+        let through = self.through.bps(self.arrived_us).map(|bps| bps + sound);
         let rate = self.rate.get_or_insert_with(|| Rate::new(through.unwrap_or(0.0).max(START_BPS)));
         let usage = self.delay.take_usage();
         rate.update(now_us, usage, through, self.round_trip_us);
@@ -222,7 +224,6 @@ impl Downlink {
             if let Some(rate) = &mut self.rate {
                 rate.lower(now_us, SILENT_FACTOR);
             }
-            self.probe.back_off(now_us);
         }
         let is_tight = self.is_tight(now_us);
         if let Some(rate) = &self.rate {

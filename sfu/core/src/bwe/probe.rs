@@ -77,9 +77,10 @@ impl Probe {
         }
     }
 
-    /// A packet of a burst arrived, at µs of the receiver's clock.
-    pub fn arrive(&mut self, id: u8, arrived_us: i64, bytes: u16) {
-        let Some(burst) = self.burst.as_mut().filter(|_| id == self.id) else { return };
+    /// A packet of a burst arrived, at µs of the receiver's clock. True if it is the first, which no other of the burst
+    /// stood before in a queue.
+    pub fn arrive(&mut self, id: u8, arrived_us: i64, bytes: u16) -> bool {
+        let Some(burst) = self.burst.as_mut().filter(|_| id == self.id) else { return false };
         burst.arrived += 1;
         burst.bytes += u32::from(bytes);
         let first = burst.first.get_or_insert((arrived_us, u32::from(bytes)));
@@ -87,6 +88,7 @@ impl Probe {
             *first = (arrived_us, u32::from(bytes));
         }
         burst.last_us = if burst.arrived == 1 { arrived_us } else { burst.last_us.max(arrived_us) };
+        burst.arrived == 1
     }
 
     /// Judges the running burst when it is all in or its time is over: the rate that it has shown, bit/s.

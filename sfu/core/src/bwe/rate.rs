@@ -12,7 +12,7 @@ pub const BPS_MIN: f64 = 40_000.0;
 pub const BPS_MAX: f64 = 30_000_000.0;
 
 /// What remains of the acknowledged rate when a queue grows.
-const BETA: f64 = 0.85;
+const BETA: f64 = 0.9;
 
 /// Growth a second while the line's limit is not known.
 const GROWTH: f64 = 1.08;
@@ -119,7 +119,8 @@ impl Rate {
             // Near the limit: a packet more each round trip and the detector's own delay.
             Some((mean, _)) if self.bps > mean * 0.9 => {
                 let response_s = round_trip_us as f64 / 1e6 + 0.1;
-                self.bps + (9_600.0 / response_s).max(4_000.0) * passed_s
+                let packet_bits = (self.bps / 60.0).min(9_600.0);
+                self.bps + (packet_bits / response_s).max(4_000.0) * passed_s
             }
             _ => self.bps * GROWTH.powf(passed_s) + 1_000.0 * passed_s,
         };
@@ -138,11 +139,11 @@ mod tests {
     fn overuse_goes_down_to_what_got_through_and_only_once_a_round_trip() {
         let mut rate = Rate::new(1_000_000.0);
         rate.update(0, Usage::Over, Some(500_000.0), 50_000);
-        assert_eq!(rate.bps(), 425_000.0);
+        assert_eq!(rate.bps(), 450_000.0);
         rate.update(50_000, Usage::Over, Some(500_000.0), 50_000);
-        assert_eq!(rate.bps(), 425_000.0);
+        assert_eq!(rate.bps(), 450_000.0);
         rate.update(300_000, Usage::Over, Some(300_000.0), 50_000);
-        assert_eq!(rate.bps(), 255_000.0);
+        assert_eq!(rate.bps(), 270_000.0);
     }
 
     #[test]

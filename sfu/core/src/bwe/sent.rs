@@ -47,6 +47,8 @@ pub struct Sent {
     ring: VecDeque<Packet>,
     /// The number of the first of them.
     first: u64,
+    /// The number behind the highest that was settled.
+    settled: u64,
 }
 
 impl Sent {
@@ -69,6 +71,7 @@ impl Sent {
     pub fn settle(&mut self, wire: u16, has_arrived: bool) -> Option<Settled> {
         let place = usize::from(wire.wrapping_sub(self.first as u16));
         let packet = self.ring.get_mut(place)?;
+        self.settled = self.settled.max(self.first + place as u64 + 1);
         let before = packet.state;
         match (before, has_arrived) {
             (State::Arrived, _) | (State::Missing, false) => None,
@@ -96,9 +99,9 @@ impl Sent {
         self.ring.is_empty()
     }
 
-    /// When the oldest packet without an answer was sent, µs.
+    /// When the oldest packet was sent of which no feedback speaks, nor of any after it, µs.
     pub fn unanswered_since_us(&self) -> Option<u64> {
-        self.ring.iter().find(|packet| packet.state == State::Awaited).map(|packet| packet.at_us)
+        self.ring.get(self.settled.saturating_sub(self.first) as usize).map(|packet| packet.at_us)
     }
 
     /// Memory held, in bytes.

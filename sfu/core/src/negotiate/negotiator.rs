@@ -266,7 +266,8 @@ impl OfferLine {
             // A slot carries one stream, known by its SSRC and its mid.
             Extension::Rid | Extension::RepairedRid => is_up && self.media == MediaType::Video,
             Extension::AudioLevel => self.media == MediaType::Audio,
-            Extension::TransportCc => transport_cc,
+            // Sound that is sent twice has to have the same bytes, and so no number that changes.
+            Extension::TransportCc => transport_cc && (is_up || self.media == MediaType::Video),
         };
         (flows && is_wanted).then_some(offered.id)
     }

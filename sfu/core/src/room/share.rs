@@ -23,8 +23,10 @@ const SHARED: f64 = 0.95;
 /// Beyond what is wished, this much is probed for, so that the margins of an upgrade are there.
 const PROBE_MARGIN: f64 = 1.4;
 
-/// A line below the first rate carries one voice well, below the second two; bit/s. A voice takes about 60 kbit/s on the
-/// line, headers included.
+/// What a voice takes on the line, headers included, bit/s.
+const VOICE_BPS: f64 = 60_000.0;
+
+/// A line below the first rate carries one voice well, below the second two; bit/s.
 const VOICES_BPS: [f64; 2] = [130_000.0, 200_000.0];
 
 /// A layer that nobody has wanted for this long is said to be unwanted.
@@ -116,6 +118,7 @@ impl Room {
             self.mark_dirty(key);
         }
         self.limit_voices(now, key, bps);
+        self.limit_repeats(key, bps);
         let mut changed = ArrayVec::<u16, PICTURES_MAX>::new();
         if let Some(peer) = self.peers.get_mut(key) {
             for (place, grant) in places.iter().zip(&allocation.grants) {
@@ -182,6 +185,14 @@ impl Room {
             peer.voices_max = voices;
             self.assign_audio(now);
         }
+    }
+
+    /// What each voice needs once is not spent on sending others twice.
+    fn limit_repeats(&mut self, key: PeerKey, bps: f64) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let voices = peer.subscriber.slots.iter().filter(|slot| slot.is_audio && slot.current.is_some()).count();
+        let left = bps - voices as f64 * VOICE_BPS;
+        peer.subscriber.redundancy.set_allowance_bps(Some(left.max(0.0) as u64));
     }
 
     /// Works out which layers anyone receives or waits for, and says so where it is news.

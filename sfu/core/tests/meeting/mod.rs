@@ -100,7 +100,7 @@ pub fn description(person: u32, audio_slots: u32, video_slots: u32) -> MediaDesc
         rtx_ssrc: (!is_audio).then_some(1_000_001 + person * 1_000 + place * 2),
         payload_type: if is_audio { 109 } else { 120 },
         rtx_payload_type: (!is_audio).then_some(124),
-        has_transport_cc: true,
+        has_transport_cc: !is_audio,
     };
     MediaDescription {
         remote_ice: IceCredentials { ufrag: "abcd".into(), pwd: "0123456789012345678901".into() },
@@ -471,7 +471,14 @@ impl Oracle {
         }
         let mid = self.mids.get(&packet.ssrc).expect("an SSRC of this person's slots");
         assert_eq!(packet.extensions.get(MID), Some(mid.as_str().as_bytes()), "mid always");
-        assert_eq!(packet.extensions.iter().count(), 1, "nothing but the mid");
+        let is_sound = matches!(packet.payload_type, 109 | 110);
+        let numbered = usize::from(packet.extensions.get(TRANSPORT_CC).is_some_and(|number| number.len() == 2));
+        assert_eq!(numbered == 1, !is_sound, "pictures have transport-wide numbers, sound has none");
+        assert_eq!(packet.extensions.iter().count(), 1 + numbered, "nothing else");
+        if packet.payload.is_empty() {
+            assert!(self.rtx.contains_key(&packet.ssrc), "padding goes where retransmissions go");
+            return;
+        }
         let seen = Seen::read(bytes);
         self.packets += 1;
         if let Some(media_ssrc) = self.rtx.get(&packet.ssrc) {

@@ -1,0 +1,240 @@
+//! One subscriber's congestion control over lines that are narrow, long, lossy or restless, in virtual time: sender,
+//! queue and feedback. The same seed gives the same run.
+
+use asamblea_sfu_core::bwe::Downlink;
+use asamblea_sfu_core::rtp::rtcp::{Rtcp, walk};
+use asamblea_sfu_core::rtp::rtcp_write::{FeedbackHead, Writer};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How often a receiver reports what arrived.
+const FEEDBACK_MS: u64 = 100;
+const TICK_MS: u64 = 100;
+const PACKET_BYTES: usize = 1_144;
+const SOUND_BYTES: usize = 164;
+
+#[derive(Clone, Copy)]
+struct Line {
+    bps: f64,
+    delay_ms: f64,
+    jitter_ms: f64,
+    loss: f64,
+    /// The queue is as long as this; what does not fit is lost.
+    queue_ms: f64,
+}
+
+impl Line {
+    fn of(bps: f64) -> Self {
+        Self { bps, delay_ms: 25.0, jitter_ms: 0.0, loss: 0.0, queue_ms: 300.0 }
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// A moment of a run.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    ms: u64,
+    estimate_bps: f64,
+    sent_bps: f64,
+    queue_ms: f64,
+}
+
+struct Run {
+    samples: Vec<Sample>,
+}
+
+impl Run {
+    fn between(&self, from_ms: u64, to_ms: u64) -> impl Iterator<Item = &Sample> {
+        self.samples.iter().filter(move |sample| (from_ms..to_ms).contains(&sample.ms))
+    }
+
+    fn mean(&self, from_ms: u64, to_ms: u64, of: impl Fn(&Sample) -> f64) -> f64 {
+        let values: Vec<f64> = self.between(from_ms, to_ms).map(of).collect();
+        values.iter().sum::<f64>() / values.len() as f64
+    }
+}
+
+/// Sends sound and as much picture as the estimate says, up to `source_bps`, for so long, over what `line` says at each
+/// millisecond.
+fn run(seed: u64, seconds: u64, source_bps: f64, line: impl Fn(u64) -> Line) -> Run {
+    println!("seed {seed}");
+    let start = Instant::now();
+    let at = |us: u64| start + Duration::from_micros(us);
+    let mut random = Random(seed);
+    let mut downlink = Downlink::new(start);
+    // On the way: when it arrives, its number.
+    let mut under_way: VecDeque<(u64, u16)> = VecDeque::new();
+    let mut arrived: Vec<(u16, u64)> = Vec::new();
+    let mut lost: Vec<u16> = Vec::new();
+    let mut answers: VecDeque<(u64, Vec<u8>)> = VecDeque::new();
+    let mut free_at_us = 0_u64;
+    let (mut debt, mut probe_bytes) = (0.0_f64, 0_usize);
+    let (mut sent_bytes, mut waited_ms) = (0_usize, 0.0_f64);
+    let mut count = 0_u8;
+    let mut samples = Vec::new();
+    for ms in 0..seconds * 1_000 {
+        let now_us = ms * 1_000;
+        let line = line(ms);
+        let mut put = |bytes: usize, number: Option<u16>, random: &mut Random| {
+            let wait_us = free_at_us.saturating_sub(now_us);
+            waited_ms = wait_us as f64 / 1e3;
+            let is_lost = waited_ms > line.queue_ms || random.next() < line.loss;
+            if waited_ms <= line.queue_ms {
+                free_at_us = now_us + wait_us + (bytes as f64 * 8e6 / line.bps) as u64;
+            }
+            let Some(number) = number else { return };
+            if is_lost {
+                lost.push(number);
+            } else {
+                let jitter_us = (random.next() * line.jitter_ms * 1e3) as u64;
+                let arrives = free_at_us + (line.delay_ms * 1e3) as u64 + jitter_us;
+                // Jitter that does not reorder: a queue elsewhere.
+                let arrives = under_way.back().map_or(arrives, |(last, _)| arrives.max(*last));
+                under_way.push_back((arrives, number));
+            }
+        };
+        if ms % 20 == 0 {
+            downlink.send_sound(at(now_us), SOUND_BYTES);
+            put(SOUND_BYTES, None, &mut random);
+            sent_bytes += SOUND_BYTES;
+        }
+        let rate = downlink.bps().map_or(source_bps, |bps| (bps * 0.95 - 66_000.0).clamp(0.0, source_bps));
+        debt += rate / 8e3;
+        // Frames of 33 ms.
+        if ms % 33 == 0 {
+            while debt >= PACKET_BYTES as f64 {
+                debt -= PACKET_BYTES as f64;
+                let number = downlink.send_numbered(at(now_us), PACKET_BYTES, false);
+                put(PACKET_BYTES, Some(number), &mut random);
+                sent_bytes += PACKET_BYTES;
+            }
+        }
+        while probe_bytes > 0 {
+            probe_bytes = probe_bytes.saturating_sub(240);
+            let number = downlink.send_numbered(at(now_us), 324, true);
+            put(324, Some(number), &mut random);
+            sent_bytes += 324;
+        }
+        while under_way.front().is_some_and(|(arrives, _)| *arrives <= now_us) {
+            let (arrives, number) = under_way.pop_front().expect("seen");
+            arrived.push((number, arrives));
+        }
+        if ms % FEEDBACK_MS == 50 && !arrived.is_empty() {
+            let base = arrived.iter().map(|(number, _)| *number).min_by_key(|n| n.wrapping_sub(arrived[0].0) as i16);
+            let base = base.expect("some");
+            let base = lost.iter().copied().fold(base, |b, l| if (l.wrapping_sub(b) as i16) < 0 { l } else { b });
+            let last = arrived.iter().map(|(number, _)| number.wrapping_sub(base)).max().expect("some");
+            let mut statuses = vec![None; usize::from(last) + 1];
+            let epoch_ticks = arrived[0].1 / 64_000;
+            for (number, us) in arrived.drain(..) {
+                statuses[usize::from(number.wrapping_sub(base))] = Some((us / 250) as i64 - (epoch_ticks * 256) as i64);
+            }
+            lost.retain(|number| number.wrapping_sub(base) > last);
+            let mut bytes = vec![0; 1_400];
+            let mut writer = Writer::new(&mut bytes);
+            let head =
+                FeedbackHead { ssrc: 1, media_ssrc: 2, base, reference: epoch_ticks as u32, count };
+            count = count.wrapping_add(1);
+            if writer.transport_feedback(head, &statuses) {
+                let length = writer.len();
+                bytes.truncate(length);
+                answers.push_back((now_us + (line.delay_ms * 1e3) as u64, bytes));
+            }
+        }
+        while answers.front().is_some_and(|(arrives, _)| *arrives <= now_us) {
+            let (_, bytes) = answers.pop_front().expect("seen");
+            for packet in walk(&bytes) {
+                if let Ok(Rtcp::TransportFeedback(feedback)) = packet {
+                    downlink.handle_feedback(at(now_us), &feedback);
+                }
+            }
+        }
+        if ms % TICK_MS == 0 {
+            downlink.handle_tick(at(now_us));
+            if let Some(bytes) = downlink.begin_probe(at(now_us), source_bps + 66_000.0) {
+                probe_bytes = bytes;
+            }
+            samples.push(Sample {
+                ms,
+                estimate_bps: downlink.bps().unwrap_or(f64::NAN),
+                sent_bps: sent_bytes as f64 * 8e3 / TICK_MS as f64,
+                queue_ms: waited_ms,
+            });
+            sent_bytes = 0;
+        }
+    }
+    Run { samples }
+}
+
+#[test]
+fn a_narrow_line_is_filled_and_its_queue_stays_short() {
+    for seed in 1..=5 {
+        for bps in [300e3, 1e6, 2.5e6] {
+            let run = run(seed, 60, 5e6, |_| Line::of(bps));
+            let (used, queue) = (run.mean(20_000, 60_000, |s| s.sent_bps), run.mean(20_000, 60_000, |s| s.queue_ms));
+            println!("{bps}: used {:.0} %, queue {queue:.0} ms", used / bps * 100.0);
+            // A packet is a larger part of a narrow line.
+            let least = if bps < 500e3 { 0.8 } else { 0.85 };
+            assert!(used > bps * least, "seed {seed}: {used} of {bps}");
+            assert!(queue < 100.0, "seed {seed}, {bps}: {queue} ms");
+        }
+    }
+}
+
+#[test]
+fn a_line_that_drops_to_a_tenth_is_obeyed_in_time_and_comes_back() {
+    for seed in 1..=10 {
+        let run = run(seed, 60, 1.5e6, |ms| Line::of(if (20_000..40_000).contains(&ms) { 100e3 } else { 2e6 }));
+        assert!(run.mean(10_000, 20_000, |s| s.estimate_bps) > 1.2e6, "seed {seed}: not found before");
+        let low = run.between(20_000, 40_000).find(|s| s.estimate_bps < 110e3).map(|s| s.ms - 20_000);
+        assert!(low.is_some_and(|ms| ms <= 3_000), "seed {seed}: low after {low:?} ms");
+        let back = run.between(40_000, 60_000).find(|s| s.estimate_bps > 1.0e6).map(|s| s.ms - 40_000);
+        assert!(back.is_some_and(|ms| ms <= 10_000), "seed {seed}: back after {back:?} ms");
+    }
+}
+
+#[test]
+fn loss_that_is_the_lines_own_does_not_starve_the_pictures() {
+    for (loss, least) in [(0.1, 600e3), (0.3, 200e3)] {
+        for seed in 1..=10 {
+            let run = run(seed, 60, 1e6, |_| Line { loss, ..Line::of(3e6) });
+            let estimate = run.mean(20_000, 60_000, |s| s.estimate_bps);
+            println!("{loss}: {estimate:.0}");
+            assert!(estimate > least, "seed {seed}, {loss}: {estimate}");
+        }
+    }
+}
+
+#[test]
+fn a_restless_line_is_not_taken_for_a_narrow_one() {
+    for seed in 1..=10 {
+        let run = run(seed, 60, 1e6, |_| Line { jitter_ms: 60.0, ..Line::of(3e6) });
+        let estimate = run.mean(20_000, 60_000, |s| s.estimate_bps);
+        println!("{estimate:.0}");
+        assert!(estimate > 600e3, "seed {seed}: {estimate}");
+    }
+}
+
+#[test]
+fn a_long_line_is_filled_too() {
+    for seed in 1..=5 {
+        let run = run(seed, 60, 3e6, |_| Line { delay_ms: 150.0, ..Line::of(1e6) });
+        let used = run.mean(20_000, 60_000, |s| s.sent_bps);
+        assert!(used > 0.75e6, "seed {seed}: {used}");
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let once = || run(7, 10, 1e6, |_| Line { loss: 0.05, jitter_ms: 10.0, ..Line::of(600e3) });
+    let estimates = |run: Run| run.samples.iter().map(|s| s.estimate_bps.to_bits()).collect::<Vec<_>>();
+    assert_eq!(estimates(once()), estimates(once()));
+}
