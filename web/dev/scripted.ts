@@ -20,6 +20,7 @@ export interface Script {
   soundBlocked?: boolean;
   notices?: Notice[];
   videos?: Map<string, MediaStream>;
+  paused?: Set<string>;
 }
 
 export interface ScriptedMeeting extends Meeting {
@@ -41,6 +42,7 @@ export function person(id: number, name: string, more: Partial<Person> = {}): Pe
     camera: true,
     screen: false,
     speaking: false,
+    line: 'good',
     ...more,
   };
 }
@@ -73,6 +75,7 @@ export function scriptedMeeting(script: Script = {}): ScriptedMeeting {
     canShare: true,
     notices,
     videos: signal<ReadonlyMap<string, MediaStream>>(script.videos ?? new Map()),
+    paused: signal<ReadonlySet<string>>(script.paused ?? new Set()),
     audios: signal<readonly MediaStream[]>([]),
     soundBlocked,
     shown,
