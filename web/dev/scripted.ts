@@ -1,11 +1,22 @@
 // A meeting by script, to look at the screens without a server: for development and tests, never part of the build.
 
 import { signal } from '@preact/signals';
-import type { DeviceState, Link, Meeting, Notice, Person, Phase, Problem, TileId } from '../src/core/model';
+import type {
+  DeviceState,
+  Line,
+  Link,
+  Meeting,
+  Notice,
+  Person,
+  Phase,
+  Problem,
+  TileId,
+} from '../src/core/model';
 
 export interface Script {
   phase?: Phase;
   link?: Link;
+  ownLine?: Line;
   problem?: Problem | null;
   name?: string;
   people?: Person[];
@@ -59,6 +70,7 @@ export function scriptedMeeting(script: Script = {}): ScriptedMeeting {
   return {
     phase,
     link: signal<Link>(script.link ?? 'up'),
+    ownLine: signal<Line>(script.ownLine ?? 'good'),
     problem: signal<Problem | null>(script.problem ?? null),
     name: signal(script.name ?? 'green-river-kind-table-042-917-386'),
     people: signal(script.people ?? [person(1, 'Ana', { isSelf: true })]),

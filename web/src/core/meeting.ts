@@ -18,12 +18,13 @@ import {
   returnedAs,
 } from './members';
 import { readMembership, writeMembership, type Membership } from './memory';
-import type { Kind, Link, Meeting, Notice, Person, Phase, Problem, TileId } from './model';
+import type { Kind, Line, Link, Meeting, Notice, Person, Phase, Problem, TileId } from './model';
 import { meetingOfPath } from './names';
 import { Pictures } from './pictures';
 import type { ClientMessage, ServerMessage, UpState } from './protocol';
 import { tileKey } from './slots';
 import type { DownReason } from './socket';
+import { Steady } from './steady';
 
 type Welcome = Extract<ServerMessage, { type: 'welcome' }>;
 
@@ -45,6 +46,7 @@ class MeetingLogic implements Meeting {
   readonly phase = signal<Phase>('lobby');
   readonly problem = signal<Problem | null>(null);
   readonly name = signal('');
+  readonly ownLine = signal<Line>('good');
   readonly microphoneOn = signal(true);
   readonly cameraOn = signal(true);
   readonly notices = signal<Notice[]>([]);
@@ -64,6 +66,7 @@ class MeetingLogic implements Meeting {
   readonly #carrier: Carrier | null;
   readonly #media: Media;
   readonly #pictures: Pictures;
+  readonly #steady = new Steady();
   /** Whether what is sent now belongs to a membership that the server has. */
   #isGreeted = false;
   #sentPublish = '';
@@ -75,6 +78,7 @@ class MeetingLogic implements Meeting {
   #resyncTimer: number | null = null;
   #unreachableTimer: number | null = null;
   #returnTimer: number | null = null;
+  #lineTimer: number | null = null;
 
   constructor(private readonly env: Environment) {
     this.name.value = meetingOfPath(env.location.pathname);
@@ -104,6 +108,11 @@ class MeetingLogic implements Meeting {
     effect(() => {
       if (this.#media.isHopeless.value) this.problem.value = 'media-failed';
       else if (this.problem.peek() === 'media-failed') this.problem.value = null;
+    });
+    effect(() => {
+      const { members, self } = this.#roster.value;
+      this.#steady.handleLine(members.get(self)?.line ?? 'good', env.now());
+      this.#showLine();
     });
     this.link = computed(() =>
       this.phase.value !== 'meeting' || (this.#socketUp.value && !this.#media.isBroken.value)
@@ -322,6 +331,15 @@ class MeetingLogic implements Meeting {
     this.#media.setSocketUp(true);
   }
 
+  #showLine(): void {
+    this.#clearTimer('#lineTimer');
+    this.#steady.handleWake(this.env.now());
+    this.ownLine.value = this.#steady.shown;
+    const { wakeAt } = this.#steady;
+    if (wakeAt === null) return;
+    this.#lineTimer = this.env.setTimer(() => this.#showLine(), Math.max(0, wakeAt - this.env.now()));
+  }
+
   #awaitReturn(): void {
     this.#clearTimer('#returnTimer');
     if (this.#roster.value.returning.size === 0) return;
@@ -429,9 +447,10 @@ class MeetingLogic implements Meeting {
     this.#sentPublish = '';
     this.#media.end();
     this.#pictures.clear();
-    for (const timer of ['#resyncTimer', '#unreachableTimer', '#returnTimer'] as const) {
+    for (const timer of ['#resyncTimer', '#unreachableTimer', '#returnTimer', '#lineTimer'] as const) {
       this.#clearTimer(timer);
     }
+    this.#steady.reset();
     this.#roster.value = EMPTY_ROSTER;
     this.notices.value = [];
     this.problem.value = null;
@@ -546,7 +565,7 @@ class MeetingLogic implements Meeting {
     this.notices.value = [...this.notices.value, notice].slice(-NOTICES_MAX);
   }
 
-  #clearTimer(timer: '#resyncTimer' | '#unreachableTimer' | '#returnTimer'): void {
+  #clearTimer(timer: '#resyncTimer' | '#unreachableTimer' | '#returnTimer' | '#lineTimer'): void {
     const clear = (running: number | null) => {
       if (running !== null) this.env.clearTimer(running);
       return null;
@@ -560,6 +579,9 @@ class MeetingLogic implements Meeting {
         break;
       case '#returnTimer':
         this.#returnTimer = clear(this.#returnTimer);
+        break;
+      case '#lineTimer':
+        this.#lineTimer = clear(this.#lineTimer);
         break;
     }
   }

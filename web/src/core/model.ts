@@ -87,6 +87,8 @@ export interface Meeting {
   name: ReadonlySignal<string>;
   people: ReadonlySignal<Person[]>;
   devices: Devices;
+  /** How the own line is, without flickering: for a sentence, where `people` is for signs. */
+  ownLine: ReadonlySignal<Line>;
   /** The own wishes; what really flows is in `people`. */
   microphoneOn: ReadonlySignal<boolean>;
   cameraOn: ReadonlySignal<boolean>;

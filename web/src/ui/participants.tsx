@@ -7,12 +7,13 @@ import {
   CameraOffIcon,
   CloseIcon,
   LineLostIcon,
+  LineWeakIcon,
   MicrophoneIcon,
   MicrophoneOffIcon,
   ShareIcon,
 } from './icons';
 import { t } from './l10n';
-import { hueOf, initialsOf, labelOf, nameOf } from './people';
+import { hueOf, initialsOf, isAway, labelOf, nameOf } from './people';
 
 export const PARTICIPANTS_ID = 'participants';
 
@@ -31,7 +32,7 @@ function Row({ person }: { person: Person }): JSX.Element {
       class="participant"
       data-person={person.id}
       data-hue={hueOf(person)}
-      data-away={!person.present || undefined}
+      data-away={isAway(person) || undefined}
     >
       <span class="face small" aria-hidden="true" data-speaking={person.speaking || undefined}>
         <span class="initials">{initialsOf(nameOf(person))}</span>
@@ -39,7 +40,11 @@ function Row({ person }: { person: Person }): JSX.Element {
       <span class="participant-name" dir="auto">
         {labelOf(person)}
       </span>
-      {!person.present && <State icon={<LineLostIcon />} text={t('state-away')} />}
+      {isAway(person) || person.line === 'lost' ? (
+        <State icon={<LineLostIcon />} text={t('state-away')} />
+      ) : (
+        person.line === 'weak' && <State icon={<LineWeakIcon />} text={t('state-line-weak')} />
+      )}
       {person.screen && <State icon={<ShareIcon />} text={t('state-sharing')} />}
       {person.microphone ? (
         <State icon={<MicrophoneIcon />} text={t('state-unmuted')} />
