@@ -17,9 +17,19 @@ import { hueOf, initialsOf, isAway, labelOf, nameOf } from './people';
 
 export const PARTICIPANTS_ID = 'participants';
 
-function State({ icon, text, off = false }: { icon: JSX.Element; text: string; off?: boolean }): JSX.Element {
+function State({
+  icon,
+  text,
+  off = false,
+  weak = false,
+}: {
+  icon: JSX.Element;
+  text: string;
+  off?: boolean;
+  weak?: boolean;
+}): JSX.Element {
   return (
-    <span class="state" data-off={off || undefined}>
+    <span class="state" data-off={off || undefined} data-weak={weak || undefined}>
       {icon}
       <span class="hidden-text">{text}</span>
     </span>
@@ -43,7 +53,7 @@ function Row({ person }: { person: Person }): JSX.Element {
       {isAway(person) || person.line === 'lost' ? (
         <State icon={<LineLostIcon />} text={t('state-away')} />
       ) : (
-        person.line === 'weak' && <State icon={<LineWeakIcon />} text={t('state-line-weak')} />
+        person.line === 'weak' && <State icon={<LineWeakIcon />} text={t('state-line-weak')} weak />
       )}
       {person.screen && <State icon={<ShareIcon />} text={t('state-sharing')} />}
       {person.microphone ? (

@@ -9,6 +9,9 @@ import type { Rect } from './layout/grid';
 import { hueOf, initialsOf, isAway, nameOf, tileLabel } from './people';
 import { Video } from './video';
 
+/** Narrower than this, a sentence would stand in more lines than there is room for. */
+const SHORT_WIDTH = 260;
+
 export interface TileProps {
   person: Person;
   kind: TileId['kind'];
@@ -67,10 +70,10 @@ export function Tile({ person, kind, rect, stream, paused, onStage, pinned, onPi
         </p>
       )}
       {held && (
-        <p class="tile-away">
+        <p class={isScreen ? 'tile-held' : 'tile-away'}>
           <PauseIcon />
           <span class="tile-away-text">
-            {rect.width < 200 ? t('picture-paused-short') : t('picture-paused')}
+            {rect.width < SHORT_WIDTH ? t('picture-paused-short') : t('picture-paused')}
           </span>
         </p>
       )}
@@ -89,7 +92,7 @@ export function Tile({ person, kind, rect, stream, paused, onStage, pinned, onPi
           </span>
         )}
         {!isScreen && person.line !== 'good' && !away && (
-          <span class="plate-icon">
+          <span class="plate-icon" data-line={person.line}>
             {person.line === 'weak' ? <LineWeakIcon /> : <LineLostIcon />}
             <span class="hidden-text">{person.line === 'weak' ? t('state-line-weak') : t('state-away')}</span>
           </span>
