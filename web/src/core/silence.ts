@@ -11,7 +11,7 @@ export const SILENT_MS = 2_000;
 /** A sample counts for no more than this: while a page or a computer sleeps nobody listens. */
 const COUNTED_MS_MAX = 1_000;
 /** So many samples in a row with something new, and the beat is known to be there. */
-const BEATS_MIN = 4;
+const BEATS_MIN = 2;
 
 export class Silence {
   #bytes: number | null = null;
