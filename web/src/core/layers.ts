@@ -2,7 +2,7 @@
 //
 // A layer that nobody receives or waits for costs the publisher's uplink and battery for nothing: the server says
 // which are wanted (`wanted`), and the others are paused with `active: false`. Seen working layer by layer, off and
-// on again within two frames, in Firefox ESR 153 and in Chromium 156.
+// on again, in Firefox ESR 153 and in Chromium 156.
 
 import type { UpWanted } from './protocol';
 
