@@ -162,6 +162,26 @@ function sceneOf(scene: string): Script | null {
           { id: 2, code: 'camera-denied' },
         ],
       });
+    case 'lines': {
+      // weak, lost, held back, as on a train; the fifth is away.
+      const people = crowd(Number(detail)).map((one) => ({
+        ...one,
+        line: one.id === 2 ? ('weak' as const) : one.id === 3 ? ('lost' as const) : ('good' as const),
+        camera: one.id !== 4 || Number(detail) > 6,
+      }));
+      return meetingOf(people, { paused: new Set(['1:camera', '6:camera', '7:camera']) });
+    }
+    case 'ownline':
+      return meetingOf(
+        crowd(4).map((one) => ({ ...one, line: one.isSelf ? (detail as 'weak' | 'lost') : 'good' })),
+        { ownLine: detail as 'weak' | 'lost' },
+      );
+    case 'held': {
+      const people = crowd(3).map((one) => ({ ...one, screen: one.id === 3 }));
+      return meetingOf(people, { paused: new Set(['2:camera', '3:screen', '3:camera']), ownLine: 'weak' });
+    }
+    case 'reconnecting':
+      return meetingOf(crowd(4), { link: detail === 'media' ? 'media-reconnecting' : 'reconnecting' });
     case 'left':
       return { phase: 'left' };
     case 'joining':

@@ -1,11 +1,22 @@
 // A meeting by script, to look at the screens without a server: for development and tests, never part of the build.
 
 import { signal } from '@preact/signals';
-import type { DeviceState, Link, Meeting, Notice, Person, Phase, Problem, TileId } from '../src/core/model';
+import type {
+  DeviceState,
+  Line,
+  Link,
+  Meeting,
+  Notice,
+  Person,
+  Phase,
+  Problem,
+  TileId,
+} from '../src/core/model';
 
 export interface Script {
   phase?: Phase;
   link?: Link;
+  ownLine?: Line;
   problem?: Problem | null;
   name?: string;
   people?: Person[];
@@ -20,6 +31,7 @@ export interface Script {
   soundBlocked?: boolean;
   notices?: Notice[];
   videos?: Map<string, MediaStream>;
+  paused?: Set<string>;
 }
 
 export interface ScriptedMeeting extends Meeting {
@@ -41,6 +53,7 @@ export function person(id: number, name: string, more: Partial<Person> = {}): Pe
     camera: true,
     screen: false,
     speaking: false,
+    line: 'good',
     ...more,
   };
 }
@@ -57,6 +70,7 @@ export function scriptedMeeting(script: Script = {}): ScriptedMeeting {
   return {
     phase,
     link: signal<Link>(script.link ?? 'up'),
+    ownLine: signal<Line>(script.ownLine ?? 'good'),
     problem: signal<Problem | null>(script.problem ?? null),
     name: signal(script.name ?? 'green-river-kind-table-042-917-386'),
     people: signal(script.people ?? [person(1, 'Ana', { isSelf: true })]),
@@ -73,6 +87,7 @@ export function scriptedMeeting(script: Script = {}): ScriptedMeeting {
     canShare: true,
     notices,
     videos: signal<ReadonlyMap<string, MediaStream>>(script.videos ?? new Map()),
+    paused: signal<ReadonlySet<string>>(script.paused ?? new Set()),
     audios: signal<readonly MediaStream[]>([]),
     soundBlocked,
     shown,

@@ -51,6 +51,22 @@ export class Program {
     return this.#ended;
   }
 
+  /** Ends it at once, as a crash would. */
+  async crash(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.#ended;
+  }
+
+  /** It stands still, as on a machine that is out of breath: nothing is answered and nothing is closed. */
+  stall(): void {
+    this.#child.kill('SIGSTOP');
+  }
+
+  /** And goes on. */
+  unstall(): void {
+    this.#child.kill('SIGCONT');
+  }
+
   /** Asks it to end and makes it after five seconds. */
   async stop(): Promise<number | null> {
     this.#child.kill('SIGTERM');
@@ -66,8 +82,13 @@ export interface Bridge {
   program: Program;
 }
 
-export async function startBridge(...flags: string[]): Promise<Bridge> {
-  const bridge = new Program('asamblea', ['--port', '0', ...flags]);
+export function startBridge(...flags: string[]): Promise<Bridge> {
+  return startBridgeAt(0, ...flags);
+}
+
+/** On a port of one's choice, such as that of a bridge which ended. */
+export async function startBridgeAt(at: number, ...flags: string[]): Promise<Bridge> {
+  const bridge = new Program('asamblea', ['--port', String(at), ...flags]);
   const [, port] = await bridge.says(/^listening on port (\d+)$/);
   return { port: Number(port), program: bridge };
 }

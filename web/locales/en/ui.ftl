@@ -73,7 +73,10 @@ state-speaking = Speaking
 state-sharing = Sharing their screen
 state-away = Connection lost
 state-away-long = Connection lost. They may come back.
+state-line-weak = Weak connection
 picture-waiting = Waiting for the picture
+picture-paused = Picture paused: slow line
+picture-paused-short = Picture paused
 pin-tile = Pin { $tile }
 unpin-tile = Unpin { $tile }
 full-screen = Full screen
@@ -89,6 +92,8 @@ participants-count =
     }
 reconnecting = The connection was lost. Reconnecting; please stay on this page.
 media-reconnecting = Sound and picture were interrupted. Restoring them…
+own-line-weak = Your connection is weak: others may see a smaller picture of you, and you of them. The sound comes first.
+own-line-lost = Hardly anything gets through on your connection right now. The meeting goes on by itself when it does.
 sound-blocked = Your browser is holding back the sound.
 turn-on-sound = Turn on sound
 

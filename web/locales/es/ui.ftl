@@ -73,7 +73,10 @@ state-speaking = Está hablando
 state-sharing = Comparte su pantalla
 state-away = Sin conexión
 state-away-long = Perdió la conexión. Puede que vuelva.
+state-line-weak = Conexión débil
 picture-waiting = Esperando la imagen
+picture-paused = Imagen en pausa: conexión lenta
+picture-paused-short = Imagen en pausa
 pin-tile = Fijar { $tile }
 unpin-tile = Soltar { $tile }
 full-screen = Pantalla completa
@@ -89,6 +92,8 @@ participants-count =
     }
 reconnecting = Se perdió la conexión. Reconectando; quédate en esta página.
 media-reconnecting = El sonido y la imagen se interrumpieron. Restableciéndolos…
+own-line-weak = Tu conexión está débil: puede que las imágenes se vean más pequeñas, la tuya y las demás. El sonido va primero.
+own-line-lost = Casi nada pasa por tu conexión en este momento. La reunión seguirá sola cuando mejore.
 sound-blocked = Tu navegador está reteniendo el sonido.
 turn-on-sound = Activar el sonido
 

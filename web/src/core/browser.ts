@@ -27,6 +27,14 @@ export function browserEnvironment(): Environment {
     localStorage: storage(() => window.localStorage),
     sessionStorage: storage(() => window.sessionStorage),
     onOnline: (run) => window.addEventListener('online', run),
+    onDoubt: (run) => {
+      document.addEventListener('visibilitychange', () => {
+        if (document.visibilityState === 'visible') run();
+      });
+      // From Wi-Fi to mobile data without a moment offline; Firefox on desktops does not tell.
+      const { connection } = navigator as { connection?: EventTarget };
+      connection?.addEventListener?.('change', run);
+    },
   };
 }
 

@@ -1,11 +1,14 @@
 // Carries out what the socket machine decides: fetches, opens, sends, closes, and wakes it. Decides nothing.
 
 import type { Environment, SocketLike } from './env';
-import type { ClientMessage, ServerMessage, TokenResponse } from './protocol';
+import type { ClientMessage, RelayCredentials, ServerMessage, TokenResponse } from './protocol';
 import { SocketMachine, type SocketEffect, type SocketInput } from './socket';
 
 /** What the machine tells of the line, beyond what is carried out here. */
 export type LineEvent = Extract<SocketEffect, { type: 'greeted' | 'welcome' | 'message' | 'down' | 'ended' }>;
+
+/** Credentials of the relay belong to a join token; older ones than this are fetched anew with it. */
+const RELAY_MS_MAX = 90_000;
 
 export class Carrier {
   readonly #machine: SocketMachine;
@@ -14,6 +17,7 @@ export class Carrier {
   /** Counts sockets and token fetches, so that what a given-up one says later is not heard. */
   #generation = 0;
   #timer: number | null = null;
+  #relay: { credentials: RelayCredentials | null; at: number } | null = null;
 
   constructor(
     private readonly env: Environment,
@@ -23,6 +27,7 @@ export class Carrier {
   ) {
     this.#machine = new SocketMachine(env.random);
     env.onOnline(() => this.handle({ type: 'online' }));
+    env.onDoubt(() => this.handle({ type: 'check' }));
   }
 
   handle(input: SocketInput): void {
@@ -37,6 +42,18 @@ export class Carrier {
     if (!this.#isOpen || (state !== 'greeting' && state !== 'up')) return false;
     this.#socket?.send(JSON.stringify(message));
     return true;
+  }
+
+  /** Credentials for the bridge's relay that are still fresh; null where there is none or it cannot be asked. */
+  async relay(): Promise<RelayCredentials | null> {
+    const known = this.#relay;
+    if (known && this.env.now() - known.at <= RELAY_MS_MAX) return known.credentials;
+    try {
+      await this.#askToken();
+    } catch {
+      return null;
+    }
+    return this.#relay?.credentials ?? null;
   }
 
   #run(effect: SocketEffect): void {
@@ -62,15 +79,21 @@ export class Carrier {
     const generation = ++this.#generation;
     let input: SocketInput;
     try {
-      const path = `/api/meetings/${encodeURIComponent(this.meeting)}/token`;
-      const response = await this.env.fetch(path, { method: 'POST' });
-      input = response.ok
-        ? { type: 'token', token: ((await response.json()) as TokenResponse).token }
-        : { type: 'token-failed', status: response.status };
+      const { status, token } = await this.#askToken();
+      input = token === null ? { type: 'token-failed', status } : { type: 'token', token };
     } catch {
       input = { type: 'token-failed', status: null };
     }
     if (generation === this.#generation) this.handle(input);
+  }
+
+  async #askToken(): Promise<{ status: number; token: string | null }> {
+    const path = `/api/meetings/${encodeURIComponent(this.meeting)}/token`;
+    const response = await this.env.fetch(path, { method: 'POST' });
+    if (!response.ok) return { status: response.status, token: null };
+    const { token, relay } = (await response.json()) as TokenResponse;
+    this.#relay = { credentials: relay ?? null, at: this.env.now() };
+    return { status: response.status, token };
   }
 
   #open(): void {

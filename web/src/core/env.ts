@@ -48,4 +48,6 @@ export interface Environment {
   sessionStorage: StorageLike | null;
   /** Calls back when the network has come back. */
   onOnline(run: () => void): void;
+  /** Calls back when the line may be dead unnoticed: the page was away and its timers slept, or the network changed. */
+  onDoubt(run: () => void): void;
 }

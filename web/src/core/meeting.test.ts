@@ -296,7 +296,7 @@ describe('a lost line', () => {
       await browser.pass(1_000);
     }
     browser.tokenStatus = 200;
-    await browser.pass(4_000);
+    await browser.pass(1_500);
     browser.socket.open();
     await browser.settle();
     expect(browser.socket.of('hello')[0]).toMatchObject({ resume: 'resume me' });
@@ -345,11 +345,13 @@ describe('a lost line', () => {
     await call.say(welcome([ANA], { resumed: false, resume: 'another', member: 77, members: [ANA] }));
     expect(call.meeting.phase.value).toBe('meeting');
     expect(call.browser.peers).toHaveLength(2);
-    expect(call.browser.peers[0]?.connectionState).toBe('closed');
     expect(call.browser.socket.of('offer')).toMatchObject([{ revision: 1, sdp: 'peer 2 offer 1' }]);
     expect(call.browser.socket.of('view')).toEqual([]);
     await call.answer();
     expect(Object.values(call.wishes())).toEqual(['2:camera']);
+    expect(call.browser.peers[0]?.connectionState).not.toBe('closed');
+    call.browser.peer.become('connected');
+    expect(call.browser.peers[0]?.connectionState).toBe('closed');
   });
 
   test('to a server that restarts is waited for, with the reason', async () => {
@@ -481,12 +483,20 @@ describe('lost media', () => {
     const played = call.meeting.videos.value.get('2:camera');
     const { audios } = call.meeting;
     const heard = audios.value;
+    const old = call.browser.peer;
     await call.say({ type: 'media', state: 'lost' });
-    expect(call.meeting.videos.value.has('2:camera')).toBe(false);
+    // The last picture stays until there is another.
+    expect(call.meeting.videos.value.get('2:camera')).toBe(played);
+    expect(old.connectionState).toBe('connected');
+    expect(old.transceivers.map(({ sender }) => sender.track).filter(Boolean)).toEqual([]);
     expect(call.browser.peers).toHaveLength(2);
     expect(call.browser.socket.of('offer').at(-1)).toMatchObject({ revision: 2, sdp: 'peer 2 offer 1' });
     await call.answer();
+    call.browser.peer.become('connected');
+    expect(old.connectionState).toBe('closed');
+    expect(played?.getTracks()).toEqual([old.transceivers[7]?.receiver.track]);
     await call.say(carries('7', 2));
+    call.browser.peer.flow(7);
     expect(call.meeting.videos.value.get('2:camera')).toBe(played);
     expect(played?.getTracks()).toEqual([call.browser.peer.transceivers[7]?.receiver.track]);
     expect(audios.value).toBe(heard);

@@ -3,27 +3,31 @@
 // A join: the lobby fetches a token, opens a socket and makes an offer ahead of time, so that Join sends hello,
 // offer and publish in one breath; the view follows when the members and the answer have come.
 
-import { batch, computed, signal, type ReadonlySignal } from '@preact/signals-core';
+import { batch, computed, effect, signal, type ReadonlySignal } from '@preact/signals-core';
 import { Carrier, type LineEvent } from './carrier';
 import { DeviceManager, type Capture, type DeviceEvent } from './devices';
 import type { Environment } from './env';
-import { EMPTY_ROSTER, handleMessage, isTileActive, people } from './members';
+import { Media } from './media';
+import {
+  EMPTY_ROSTER,
+  RETURN_MS_MAX,
+  endReturn,
+  handleMessage,
+  handleReturn,
+  people,
+  returnedAs,
+} from './members';
 import { readMembership, writeMembership, type Membership } from './memory';
-import { Mending } from './mending';
-import type { Kind, Link, Meeting, Notice, Person, Phase, Problem, TileId } from './model';
+import type { Kind, Line, Link, Meeting, Notice, Person, Phase, Problem, TileId } from './model';
 import { meetingOfPath } from './names';
-import { Peer, type Offer, type SlotStreams } from './peer';
+import { Pictures } from './pictures';
 import type { ClientMessage, ServerMessage, UpState } from './protocol';
-import { Slots, VIDEO_SLOTS_MAX, VIDEO_SLOTS_MIN, tileKey, type Shown } from './slots';
+import { tileKey } from './slots';
+import type { DownReason } from './socket';
+import { Steady } from './steady';
 
 type Welcome = Extract<ServerMessage, { type: 'welcome' }>;
 
-/** The loudest few; more voices at once are not understood. */
-const AUDIO_SLOTS = 4;
-/** Layouts change in bursts while windows are dragged; the server limits the rate of messages. */
-const VIEW_PERIOD_MS = 150;
-/** How tall pictures are asked for before the view has laid itself out. */
-const FIRST_HEIGHT_PX = 360;
 /** After being told to slow down, everything that counts is said again. */
 const RESYNC_MS = 1_500;
 /** A line that is down for longer than this is a problem to be told. */
@@ -42,12 +46,14 @@ class MeetingLogic implements Meeting {
   readonly phase = signal<Phase>('lobby');
   readonly problem = signal<Problem | null>(null);
   readonly name = signal('');
+  readonly ownLine = signal<Line>('good');
   readonly microphoneOn = signal(true);
   readonly cameraOn = signal(true);
   readonly notices = signal<Notice[]>([]);
   readonly soundBlocked = signal(false);
-  readonly audios = signal<readonly MediaStream[]>([]);
-  readonly videos = signal<ReadonlyMap<string, MediaStream>>(new Map());
+  readonly audios: ReadonlySignal<readonly MediaStream[]>;
+  readonly videos: ReadonlySignal<ReadonlyMap<string, MediaStream>>;
+  readonly paused: ReadonlySignal<ReadonlySet<string>>;
   readonly link: ReadonlySignal<Link>;
   readonly people: ReadonlySignal<Person[]>;
   readonly sharing: ReadonlySignal<boolean>;
@@ -55,40 +61,61 @@ class MeetingLogic implements Meeting {
   readonly canShare: boolean;
 
   readonly #socketUp = signal(false);
-  readonly #mediaBroken = signal(false);
   readonly #roster = signal(EMPTY_ROSTER);
   readonly #live = signal<Record<Capture, boolean>>({ microphone: false, camera: false });
   readonly #carrier: Carrier | null;
-  readonly #mending = new Mending();
-  readonly #slots = new Slots();
-  readonly #streams: SlotStreams = { audio: [], video: [] };
-  #peer: Peer | null = null;
-  /** The offer that waits for its answer; `revision` is 0 until it was sent. */
-  #offer: (Offer & { revision: number }) | null = null;
-  #revision = 0;
+  readonly #media: Media;
+  readonly #pictures: Pictures;
+  readonly #steady = new Steady();
   /** Whether what is sent now belongs to a membership that the server has. */
   #isGreeted = false;
-  #videoSlotsMax = VIDEO_SLOTS_MAX;
-  #videoSlotsAnswered = 0;
-  #shown: Shown[] | null = null;
-  #sentView = '';
   #sentPublish = '';
   #ownName = '';
   #resume: { token: string; ms: number } | null = null;
   #noticeId = 0;
-  #wasDown = false;
-  #mendTimer: number | null = null;
-  #viewTimer: number | null = null;
+  /** Why the line is down; null while it is up. */
+  #down: DownReason | null = null;
   #resyncTimer: number | null = null;
   #unreachableTimer: number | null = null;
+  #returnTimer: number | null = null;
+  #lineTimer: number | null = null;
 
   constructor(private readonly env: Environment) {
     this.name.value = meetingOfPath(env.location.pathname);
     this.devices = new DeviceManager(env, (event) => this.#handleDevice(event));
     this.canShare = typeof env.mediaDevices?.getDisplayMedia === 'function';
     this.sharing = computed(() => this.devices.shared.value !== null);
+    this.#media = new Media(env, {
+      send: (message) => this.#send(message),
+      track: (kind) => this.devices.track(kind),
+      relay: () => this.#carrier?.relay() ?? Promise.resolve(null),
+      onAnswered: (mids) => {
+        this.#pictures.setMids(mids);
+        this.#layOut();
+      },
+      onTakeOver: () => this.#pictures.release(),
+      onSilent: () => this.#carrier?.handle({ type: 'check' }),
+    });
+    this.#pictures = new Pictures(env, {
+      roster: () => this.#roster.value,
+      streams: () => this.#media.streams.video,
+      own: () => this.#ownPictures(),
+      send: (message) => this.#send(message),
+    });
+    this.audios = this.#media.audios;
+    this.videos = this.#pictures.videos;
+    this.paused = this.#pictures.paused;
+    effect(() => {
+      if (this.#media.isHopeless.value) this.problem.value = 'media-failed';
+      else if (this.problem.peek() === 'media-failed') this.problem.value = null;
+    });
+    effect(() => {
+      const { members, self } = this.#roster.value;
+      this.#steady.handleLine(members.get(self)?.line ?? 'good', env.now());
+      this.#showLine();
+    });
     this.link = computed(() =>
-      this.phase.value !== 'meeting' || (this.#socketUp.value && !this.#mediaBroken.value)
+      this.phase.value !== 'meeting' || (this.#socketUp.value && !this.#media.isBroken.value)
         ? 'up'
         : this.#socketUp.value
           ? 'media-reconnecting'
@@ -187,7 +214,7 @@ class MeetingLogic implements Meeting {
   }
 
   show(tiles: { tile: TileId; heightPx: number }[]): void {
-    this.#shown = tiles;
+    this.#pictures.setShown(tiles);
     this.#layOut();
   }
 
@@ -199,7 +226,7 @@ class MeetingLogic implements Meeting {
 
   async #prepare(): Promise<void> {
     this.#carrier?.handle({ type: 'prepare' });
-    this.#makePeer(VIDEO_SLOTS_MIN);
+    this.#media.makePeer();
     await this.#startDevices();
   }
 
@@ -221,7 +248,7 @@ class MeetingLogic implements Meeting {
     this.#ownName = membership.name;
     this.microphoneOn.value = membership.microphoneOn;
     this.cameraOn.value = membership.cameraOn;
-    this.#makePeer(VIDEO_SLOTS_MIN);
+    this.#media.makePeer();
     this.#enter(membership.resume);
     void this.#startDevices();
   }
@@ -229,13 +256,13 @@ class MeetingLogic implements Meeting {
   #enter(resume: string | null): void {
     this.phase.value = 'joining';
     if (this.problem.value !== 'insecure-context') this.problem.value = null;
-    if (!this.#peer) this.#makePeer(VIDEO_SLOTS_MIN);
+    if (!this.#media.hasPeer) this.#media.makePeer();
     this.#carrier?.handle({ type: 'join', name: this.#ownName, resume });
   }
 
   #handleOnline(): void {
     // The offer that was made ahead names addresses of a network that may be gone.
-    if (this.phase.value === 'lobby' && this.#peer) this.#makePeer(VIDEO_SLOTS_MIN);
+    if (this.phase.value === 'lobby' && this.#media.hasPeer) this.#media.makePeer();
   }
 
   // --- the line to the server ---
@@ -264,44 +291,67 @@ class MeetingLogic implements Meeting {
   }
 
   #startMembership(): void {
-    this.#revision = 0;
-    this.#mending.reset();
-    this.#mediaBroken.value = false;
-    this.#videoSlotsMax = VIDEO_SLOTS_MAX;
-    this.#roster.value = EMPTY_ROSTER;
-    this.#slots.setMids([]);
-    this.#slots.forget();
-    this.#videoSlotsAnswered = 0;
+    this.#pictures.forget(this.#media.hasPlayed);
+    this.#pictures.setMids([]);
     this.#isGreeted = true;
-    if (!this.#peer || this.#peer.wasAnswered) this.#makePeer(VIDEO_SLOTS_MIN);
-    if (this.#offer) this.#offer.revision = 0;
+    this.#media.beginMembership();
     this.#sayEverything();
   }
 
   #handleWelcome(welcome: Welcome): void {
     const isTakenUp = this.#isGreeted === false;
+    const down = this.#down;
+    const before = this.#roster.value;
+    const after = handleMessage(before, welcome);
+    // After a loss others are on their way back as we are: nobody vanishes and comes again.
+    this.#roster.value = down ? handleReturn(before, after) : after;
+    if (down) this.#awaitReturn();
     if (isTakenUp && !welcome.resumed) this.#startMembership();
     this.#isGreeted = true;
+    this.#down = null;
     this.#resume = { token: welcome.resume, ms: welcome.resume_ms_max };
-    this.#revision = Math.max(this.#revision, welcome.revision);
-    this.#roster.value = handleMessage(this.#roster.value, welcome);
-    this.#slots.handleSlots(welcome.slots);
     this.#socketUp.value = true;
     this.phase.value = 'meeting';
     this.#clearTimer('#unreachableTimer');
     if (this.problem.value !== 'insecure-context') this.problem.value = null;
-    if (this.#wasDown) this.#notify('reconnected');
-    this.#wasDown = false;
+    if (down === 'lost' || down === 'stopping') this.#notify('reconnected');
     this.#save();
     if (welcome.resumed) {
+      // Another process fills slots of its own, and the old one's go on until then.
+      if (down === 'moving') this.#pictures.forget(this.#media.hasPlayed);
+      this.#media.handleResumed(welcome.revision);
+      if (welcome.wanted.length > 0) this.#media.handleWanted(welcome.wanted);
+      this.#pictures.handleSlots(welcome.slots);
       // What was said while the line was lost may not have arrived.
-      if (this.#offer) this.#offer.revision = 0;
       this.#sayEverything();
     } else {
+      this.#pictures.handleSlots(welcome.slots);
       this.#layOut();
     }
-    this.#showStreams();
-    this.#mend();
+    this.#media.setSocketUp(true);
+  }
+
+  #showLine(): void {
+    this.#clearTimer('#lineTimer');
+    this.#steady.handleWake(this.env.now());
+    this.ownLine.value = this.#steady.shown;
+    const { wakeAt } = this.#steady;
+    if (wakeAt === null) return;
+    this.#lineTimer = this.env.setTimer(() => this.#showLine(), Math.max(0, wakeAt - this.env.now()));
+  }
+
+  #awaitReturn(): void {
+    this.#clearTimer('#returnTimer');
+    if (this.#roster.value.returning.size === 0) return;
+    this.#returnTimer = this.env.setTimer(() => {
+      this.#returnTimer = null;
+      const { roster, gone } = endReturn(this.#roster.value);
+      batch(() => {
+        this.#roster.value = roster;
+        for (const { name } of gone) this.#notify('someone-left', name);
+        this.#layOut();
+      });
+    }, RETURN_MS_MAX);
   }
 
   #handleMessage(message: ServerMessage): void {
@@ -309,10 +359,12 @@ class MeetingLogic implements Meeting {
     this.#roster.value = handleMessage(before, message);
     switch (message.type) {
       case 'answer':
-        void this.#handleAnswer(message.revision, message.sdp);
+        void this.#media.handleAnswer(message.revision, message.sdp);
         break;
       case 'joined':
-        this.#notify('someone-joined', message.member.name);
+        if (returnedAs(before, message.member) === null) {
+          this.#notify('someone-joined', message.member.name);
+        }
         this.#layOut();
         break;
       case 'changed':
@@ -325,16 +377,14 @@ class MeetingLogic implements Meeting {
         break;
       }
       case 'slots':
-        this.#slots.handleSlots(message.slots);
-        this.#showStreams();
+        this.#pictures.handleSlots(message.slots);
+        break;
+      case 'wanted':
+        this.#media.handleWanted(message.ups);
         break;
       case 'media':
-        if (message.state === 'lost') {
-          this.#slots.forget();
-          this.#showStreams();
-        }
-        this.#mending.handleServerState(message.state, this.env.now());
-        this.#mend();
+        if (message.state === 'lost') this.#pictures.forget(this.#media.hasPlayed);
+        this.#media.handleServerState(message.state);
         break;
       case 'ping':
         this.#save();
@@ -352,36 +402,27 @@ class MeetingLogic implements Meeting {
       case 'too_many_requests':
         this.#resyncTimer ??= this.env.setTimer(() => {
           this.#resyncTimer = null;
-          if (this.#offer) this.#offer.revision = 0;
+          this.#media.resay();
           this.#sayEverything();
         }, RESYNC_MS);
         break;
       case 'unknown_reference':
         break; // someone left while the view was under way; their leaving brings a new one
       case 'offer_refused':
-        this.#handleOfferRefused();
+        this.#notify('server-refused');
+        this.#media.handleOfferRefused();
         break;
       default:
         this.#notify('server-refused');
     }
   }
 
-  /** Goes back to as many slots as were answered before; with none, there is no media in this meeting. */
-  #handleOfferRefused(): void {
-    this.#notify('server-refused');
-    if (this.#videoSlotsAnswered === 0) {
-      this.#mending.giveUp();
-      this.#mend();
-      return;
-    }
-    this.#videoSlotsMax = Math.min(this.#videoSlotsMax, this.#videoSlotsAnswered);
-    this.#makePeer(this.#videoSlotsMax);
-  }
-
-  #handleDown(reason: 'lost' | 'stopping'): void {
+  #handleDown(reason: DownReason): void {
     this.#socketUp.value = false;
+    this.#media.setSocketUp(false);
     this.#isGreeted = false;
-    this.#wasDown = true;
+    this.#down = reason;
+    if (reason === 'moving') this.#media.handleMoving();
     if (reason === 'stopping') this.problem.value = 'server-stopping';
     this.#unreachableTimer ??= this.env.setTimer(() => {
       this.#unreachableTimer = null;
@@ -401,24 +442,16 @@ class MeetingLogic implements Meeting {
     writeMembership(this.env.sessionStorage, null);
     this.#resume = null;
     this.#isGreeted = false;
-    this.#wasDown = false;
+    this.#down = null;
     this.#socketUp.value = false;
-    this.#mediaBroken.value = false;
-    this.#peer?.close();
-    this.#peer = null;
-    this.#offer = null;
-    this.#videoSlotsAnswered = 0;
-    this.#shown = null;
-    this.#sentView = '';
     this.#sentPublish = '';
-    this.#slots.setMids([]);
-    this.#slots.forget();
-    this.#mending.reset();
-    for (const timer of ['#mendTimer', '#viewTimer', '#resyncTimer', '#unreachableTimer'] as const) {
+    this.#media.end();
+    this.#pictures.clear();
+    for (const timer of ['#resyncTimer', '#unreachableTimer', '#returnTimer', '#lineTimer'] as const) {
       this.#clearTimer(timer);
     }
+    this.#steady.reset();
     this.#roster.value = EMPTY_ROSTER;
-    this.videos.value = new Map();
     this.notices.value = [];
     this.problem.value = null;
   }
@@ -443,152 +476,24 @@ class MeetingLogic implements Meeting {
   /** Offer, publish and view are wholes: saying them again changes nothing that was already heard. */
   #sayEverything(): void {
     this.#sentPublish = '';
-    this.#sentView = '';
-    this.#sendOffer();
+    this.#pictures.resay();
+    this.#media.sendOffer();
     this.#publish();
     this.#layOut();
   }
 
-  // --- media ---
-
-  #makePeer(videoSlots: number): void {
-    const { newPeerConnection } = this.env;
-    if (!newPeerConnection) return;
-    this.#peer?.close();
-    this.#offer = null;
-    this.#mending.handleNewPeer();
-    const peer: Peer = new Peer(
-      newPeerConnection,
-      this.env.newStream,
-      this.#streams,
-      videoSlots,
-      AUDIO_SLOTS,
-      {
-        onOffer: (offer) => {
-          if (peer !== this.#peer) return;
-          this.#offer = { ...offer, revision: 0 };
-          this.#sendOffer();
-        },
-        onConnection: (state) => {
-          if (peer !== this.#peer) return;
-          this.#mending.handleConnection(state, this.env.now());
-          this.#mend();
-        },
-        onFailed: () => {
-          if (peer !== this.#peer) return;
-          this.#mending.handleConnection('failed', this.env.now());
-          this.#mend();
-        },
-      },
-    );
-    this.#peer = peer;
-    for (const kind of ['microphone', 'camera', 'screen'] as const) {
-      peer.setTrack(kind, this.devices.track(kind));
-    }
-    peer.negotiate();
-    if (this.audios.value.length === 0) this.audios.value = [...this.#streams.audio];
-  }
-
-  #sendOffer(): void {
-    const offer = this.#offer;
-    if (!offer || offer.revision !== 0) return;
-    const revision = this.#revision + 1;
-    if (!this.#send({ type: 'offer', revision, sdp: offer.sdp, ups: offer.ups })) return;
-    this.#revision = revision;
-    offer.revision = revision;
-    this.#mending.handleSignaled(this.env.now());
-    this.#mend();
-  }
-
-  async #handleAnswer(revision: number, sdp: string): Promise<void> {
-    // An answer to an offer that was said again, or of a peer connection that is gone, comes too late.
-    const peer = this.#peer;
-    if (!peer || revision !== this.#offer?.revision) return;
-    this.#offer = null;
-    const slots = peer.videoMids();
-    if (!(await peer.handleAnswer(sdp)) || peer !== this.#peer) return;
-    this.#videoSlotsAnswered = slots.length;
-    this.#slots.setMids(slots);
-    this.#mending.handleSignaled(this.env.now());
-    this.#sentView = '';
-    this.#layOut();
-    this.#mend();
-  }
-
-  /** Does what is due about a lost transport, and sees to being called again. */
-  #mend(): void {
-    this.#clearTimer('#mendTimer');
-    this.#mediaBroken.value = this.#mending.isBroken;
-    if (this.#mending.isHopeless) this.problem.value = 'media-failed';
-    else if (this.problem.value === 'media-failed') this.problem.value = null;
-    if (!this.#socketUp.value || !this.#peer) return;
-    switch (this.#mending.handleWake(this.env.now())) {
-      case 'restart-ice':
-        this.#peer.restartIce();
-        break;
-      case 'replace':
-        this.#makePeer(Math.max(VIDEO_SLOTS_MIN, this.#peer.videoSlots));
-        break;
-      case null:
-        break;
-    }
-    const { wakeAt } = this.#mending;
-    if (wakeAt === null) return;
-    this.#mendTimer = this.env.setTimer(() => this.#mend(), Math.max(0, wakeAt - this.env.now()));
-  }
-
-  /** Lays the shown tiles out over the slots, and says so when something changed. */
   #layOut(): void {
-    const roster = this.#roster.value;
-    const slots = this.#slots.show(
-      (this.#shown ?? this.#firstTiles()).filter(
-        ({ tile }) => tile.person !== roster.self && roster.members.has(tile.person),
-      ),
-      (tile) => isTileActive(roster, tile),
-    );
-    const wanted = Math.min(slots, this.#videoSlotsMax);
-    if (this.#isGreeted && this.#peer && wanted > this.#peer.videoSlots) this.#peer.growTo(wanted);
-    this.#showStreams();
-    if (this.#viewTimer === null) this.#view();
+    const slots = this.#pictures.layOut();
+    if (this.#isGreeted) this.#media.growTo(slots);
   }
 
-  #view(): void {
-    const slots = this.#slots.wishes();
-    const view = JSON.stringify(slots);
-    if (slots.length === 0 || view === this.#sentView) return;
-    if (!this.#send({ type: 'view', slots })) return;
-    this.#sentView = view;
-    this.#viewTimer = this.env.setTimer(() => {
-      this.#viewTimer = null;
-      this.#view();
-    }, VIEW_PERIOD_MS);
-  }
-
-  /** Until the view has laid itself out, those who can be seen are asked for. */
-  #firstTiles(): Shown[] {
-    const roster = this.#roster.value;
-    return [...roster.members.keys()]
-      .flatMap((person): TileId[] => [
-        { person, kind: 'screen' },
-        { person, kind: 'camera' },
-      ])
-      .filter((tile) => isTileActive(roster, tile))
-      .map((tile) => ({ tile, heightPx: FIRST_HEIGHT_PX }));
-  }
-
-  #showStreams(): void {
-    const roster = this.#roster.value;
-    const videos = new Map<string, MediaStream>();
-    for (const [key, index] of this.#slots.carried()) {
-      const stream = this.#streams.video[index];
-      const [person, kind] = key.split(':') as [string, TileId['kind']];
-      if (stream && isTileActive(roster, { person: Number(person), kind })) videos.set(key, stream);
-    }
+  #ownPictures(): Map<string, MediaStream> {
     const { preview, shared } = this.devices;
-    const { self } = roster;
-    if (self !== 0 && preview.value) videos.set(tileKey({ person: self, kind: 'camera' }), preview.value);
-    if (self !== 0 && shared.value) videos.set(tileKey({ person: self, kind: 'screen' }), shared.value);
-    if (!isSame(videos, this.videos.value)) this.videos.value = videos;
+    const { self } = this.#roster.value;
+    const own = new Map<string, MediaStream>();
+    if (self !== 0 && preview.value) own.set(tileKey({ person: self, kind: 'camera' }), preview.value);
+    if (self !== 0 && shared.value) own.set(tileKey({ person: self, kind: 'screen' }), shared.value);
+    return own;
   }
 
   // --- devices ---
@@ -606,9 +511,9 @@ class MeetingLogic implements Meeting {
           if (event.kind !== 'screen') {
             this.#live.value = { ...this.#live.value, [event.kind]: event.track !== null };
           }
-          this.#peer?.setTrack(event.kind, event.track);
+          this.#media.setTrack(event.kind, event.track);
           this.#publish();
-          this.#showStreams();
+          this.#pictures.refresh();
           break;
         case 'failed':
           if (event.device === 'microphone') this.microphoneOn.value = false;
@@ -660,28 +565,24 @@ class MeetingLogic implements Meeting {
     this.notices.value = [...this.notices.value, notice].slice(-NOTICES_MAX);
   }
 
-  #clearTimer(timer: '#mendTimer' | '#viewTimer' | '#resyncTimer' | '#unreachableTimer'): void {
+  #clearTimer(timer: '#resyncTimer' | '#unreachableTimer' | '#returnTimer' | '#lineTimer'): void {
     const clear = (running: number | null) => {
       if (running !== null) this.env.clearTimer(running);
       return null;
     };
     switch (timer) {
-      case '#mendTimer':
-        this.#mendTimer = clear(this.#mendTimer);
-        break;
-      case '#viewTimer':
-        this.#viewTimer = clear(this.#viewTimer);
-        break;
       case '#resyncTimer':
         this.#resyncTimer = clear(this.#resyncTimer);
         break;
       case '#unreachableTimer':
         this.#unreachableTimer = clear(this.#unreachableTimer);
         break;
+      case '#returnTimer':
+        this.#returnTimer = clear(this.#returnTimer);
+        break;
+      case '#lineTimer':
+        this.#lineTimer = clear(this.#lineTimer);
+        break;
     }
   }
-}
-
-function isSame<K, V>(a: ReadonlyMap<K, V>, b: ReadonlyMap<K, V>): boolean {
-  return a.size === b.size && [...a].every(([key, value]) => b.get(key) === value);
 }

@@ -4,6 +4,7 @@
 import type { StorageLike } from './env';
 
 const DEVICES = 'asamblea-devices';
+const RELAY = 'asamblea-relay';
 const MEMBERSHIP = 'asamblea-membership';
 
 /** Device ids; '' is the browser's default. */
@@ -34,6 +35,16 @@ export function readDevices(storage: StorageLike | null): ChosenDevices {
 
 export function writeDevices(storage: StorageLike | null, devices: ChosenDevices): void {
   write(storage, DEVICES, devices);
+}
+
+/** Whether the last connection from this browser to this server went through the relay. */
+export function readRelay(storage: StorageLike | null): boolean {
+  return read(storage, RELAY)['isNeeded'] === true;
+}
+
+export function writeRelay(storage: StorageLike | null, isNeeded: boolean): void {
+  if (isNeeded) write(storage, RELAY, { isNeeded });
+  else attempt(() => storage?.removeItem(RELAY));
 }
 
 /** The membership to take up again, if it is of this meeting and the server may still keep it. */

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { Mending } from './mending';
 
 /** Everything that is done, with the times of it, until nothing is due. */
@@ -92,4 +92,60 @@ test('given up means that nothing is tried again', () => {
   mending.handleConnection('failed', 1);
   expect(mending.wakeAt).toBeNull();
   expect(mending.isHopeless).toBe(true);
+});
+
+describe('silence while the browser thinks that all is well', () => {
+  test('restarts ICE at once, is told when that does not help, and ends in a new peer connection', () => {
+    const mending = connected();
+    mending.handleSilence(1_500, 2_000);
+    expect(mending.wakeAt).toBeNull();
+    mending.handleSilence(2_000, 2_500);
+    expect(mending.handleWake(2_500)).toBe('restart-ice');
+    expect(mending.isBroken).toBe(false);
+    mending.handleSilence(3_500, 4_000);
+    expect(mending.isBroken).toBe(true);
+    expect(run(mending, 0, 60_000)).toEqual([[7_500, 'replace']]);
+    expect(mending.isBroken, 'the new one has not connected').toBe(true);
+  });
+
+  test('that is over by itself or by the restart changes nothing more', () => {
+    const mending = connected();
+    mending.handleSilence(2_000, 2_500);
+    mending.handleWake(2_500);
+    mending.handleSilence(0, 3_000);
+    expect([mending.wakeAt, mending.isBroken]).toEqual([null, false]);
+    mending.handleSilence(2_000, 9_000);
+    expect(mending.handleWake(9_000), 'the next one is acted on as the first was').toBe('restart-ice');
+  });
+
+  test('gives the restart its time from the answer on', () => {
+    const mending = connected();
+    mending.handleSilence(2_000, 2_500);
+    mending.handleWake(2_500);
+    mending.handleSignaled(4_000);
+    expect(mending.wakeAt).toBe(9_000);
+  });
+
+  test('does not restart twice when the browser notices as well', () => {
+    const mending = connected();
+    mending.handleSilence(2_000, 2_500);
+    mending.handleWake(2_500);
+    mending.handleConnection('disconnected', 5_000);
+    expect(run(mending, 0, 60_000)).toEqual([[7_500, 'replace']]);
+  });
+
+  test('is not over because the browser or the server says "connected"', () => {
+    const mending = connected();
+    mending.handleSilence(2_000, 2_500);
+    mending.handleWake(2_500);
+    mending.handleConnection('connected', 3_000);
+    mending.handleServerState('connected', 3_000);
+    expect(run(mending, 0, 60_000)).toEqual([[7_500, 'replace']]);
+  });
+
+  test('of a transport that is not connected is no news', () => {
+    const mending = new Mending();
+    mending.handleSilence(9_000, 1_000);
+    expect(mending.wakeAt).toBeNull();
+  });
 });

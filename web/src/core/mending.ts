@@ -1,12 +1,18 @@
 // Decides how a lost media transport is mended: wait, restart ICE, or start over with a new peer connection.
 // Pure: it is told what the browser and the server report, and answers with what to do.
 
+import { SILENT_MS } from './silence';
+
 /** A short gap mends itself: a lost packet or a change of access point. */
 const DISCONNECTED_MS_MAX = 2_500;
 /** Longest time from an offer or its answer to a connected transport before something else is tried. */
 const CONNECT_MS_MAX = 8_000;
 /** The server says that nothing comes from us while the browser thinks that all is well: who is right? */
 const CONTRADICTION_MS_MAX = 2_000;
+/** From an ICE restart because of silence, or its answer, to the first byte; then the peer connection is replaced. */
+const SILENT_RESTART_MS_MAX = 5_000;
+/** A silence is told only when the restart, which takes a few round trips, has not ended it. */
+const SILENCE_TOLD_MS = 3_500;
 const REPLACE_DELAY_MS_MIN = 500;
 const REPLACE_DELAY_MS_MAX = 15_000;
 /** After this many new peer connections without success people are told; it goes on being tried. */
@@ -21,6 +27,7 @@ export class Mending {
   #failures = 0;
   #isRestarted = false;
   #isGivenUp = false;
+  #silentMs = 0;
 
   /** When to call `handleWake`; null for never. */
   get wakeAt(): number | null {
@@ -29,7 +36,7 @@ export class Mending {
 
   /** Media flowed once, and does not now. */
   get isBroken(): boolean {
-    return this.#everConnected && this.#connection !== 'connected';
+    return this.#everConnected && (this.#connection !== 'connected' || this.#silentMs >= SILENCE_TOLD_MS);
   }
 
   /** So many tries went wrong that people should know. */
@@ -41,6 +48,7 @@ export class Mending {
   handleNewPeer(): void {
     this.#connection = 'new';
     this.#isRestarted = false;
+    this.#silentMs = 0;
     this.#due = null;
   }
 
@@ -61,6 +69,19 @@ export class Mending {
   /** An offer went out or its answer came: from here on a connection is due. */
   handleSignaled(now: number): void {
     if (this.#connection !== 'connected') this.#plan('replace', now + CONNECT_MS_MAX);
+    else if (this.#isSilent && this.#isRestarted) this.#plan('replace', now + SILENT_RESTART_MS_MAX);
+  }
+
+  /** For how long nothing has come from the server while the browser may still think that all is well. */
+  handleSilence(silentMs: number, now: number): void {
+    const wasSilent = this.#isSilent;
+    this.#silentMs = silentMs;
+    if (this.#connection !== 'connected') return;
+    if (this.#isSilent && !wasSilent && !this.#due) this.#plan('restart-ice', now);
+    if (!this.#isSilent && wasSilent) {
+      this.#due = null;
+      this.#isRestarted = false;
+    }
   }
 
   handleConnection(state: RTCPeerConnectionState, now: number): void {
@@ -69,11 +90,14 @@ export class Mending {
       case 'connected':
         this.#everConnected = true;
         this.#failures = 0;
+        // "Connected" is said of a restart before anything has come the new way.
+        if (this.#isSilent) break;
         this.#isRestarted = false;
         this.#due = null;
         break;
       case 'disconnected':
-        this.#plan('restart-ice', now + DISCONNECTED_MS_MAX);
+        // A restart that is under way, because of silence, is given its time.
+        if (!(this.#isRestarted && this.#due)) this.#plan('restart-ice', now + DISCONNECTED_MS_MAX);
         break;
       case 'failed':
         // A transport that never came up, or whose restart failed, is not helped by another restart.
@@ -88,7 +112,7 @@ export class Mending {
   handleServerState(state: 'connected' | 'disconnected' | 'lost', now: number): void {
     switch (state) {
       case 'connected':
-        if (this.#connection === 'connected') this.#due = null;
+        if (this.#connection === 'connected' && !this.#isSilent) this.#due = null;
         break;
       case 'disconnected':
         // What it says of a transport that is already being replaced is old news.
@@ -107,11 +131,15 @@ export class Mending {
     this.#due = null;
     if (remedy === 'restart-ice') {
       this.#isRestarted = true;
-      this.#plan('replace', now + CONNECT_MS_MAX);
+      this.#plan('replace', now + (this.#isSilent ? SILENT_RESTART_MS_MAX : CONNECT_MS_MAX));
     } else if (this.#connection !== 'connected') {
       this.#failures += 1;
     }
     return remedy;
+  }
+
+  get #isSilent(): boolean {
+    return this.#silentMs >= SILENT_MS;
   }
 
   #planReplace(now: number): void {

@@ -15,6 +15,9 @@ export type Phase =
   | 'left' // left on purpose; can rejoin
   | 'refused'; // cannot be in; `problem` says why and what to do
 
+/** How well a person's line carries what is asked of it, as the server measures it. */
+export type Line = 'good' | 'weak' | 'lost';
+
 /** How the connection to the bridge is while in a meeting. */
 export type Link = 'up' | 'reconnecting' | 'media-reconnecting';
 
@@ -66,6 +69,8 @@ export interface Person {
   screen: boolean;
   /** Speaks now. */
   speaking: boolean;
+  /** How their line is. */
+  line: Line;
 }
 
 /** What can have a tile: a person's camera (or their initials), or a shared screen. */
@@ -82,6 +87,8 @@ export interface Meeting {
   name: ReadonlySignal<string>;
   people: ReadonlySignal<Person[]>;
   devices: Devices;
+  /** How the own line is, without flickering: for a sentence, where `people` is for signs. */
+  ownLine: ReadonlySignal<Line>;
   /** The own wishes; what really flows is in `people`. */
   microphoneOn: ReadonlySignal<boolean>;
   cameraOn: ReadonlySignal<boolean>;
@@ -92,6 +99,8 @@ export interface Meeting {
   notices: ReadonlySignal<Notice[]>;
   /** Streams to play: keyed `${person}:${kind}`; a tile without one shows initials (or "waiting" if camera is on). */
   videos: ReadonlySignal<ReadonlyMap<string, MediaStream>>;
+  /** Tiles, keyed likewise, whose picture is held back since the own line cannot carry it now. */
+  paused: ReadonlySignal<ReadonlySet<string>>;
   /** Audio slots to play, each in its own <audio autoplay>; stable for the whole call. */
   audios: ReadonlySignal<readonly MediaStream[]>;
   /** True when the browser refused to play sound: the view shows a button that calls `resumeSound`. */

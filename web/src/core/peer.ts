@@ -2,10 +2,12 @@
 //
 // The client offers, the server only ever answers. Lines are made up front and never removed, turned round or
 // reordered: three to send on, then slots to receive on; more slots come with a new offer. What is on or off is
-// a matter of `replaceTrack`. Codec preferences are left alone: narrowing them upsets one browser or the other.
+// a matter of `replaceTrack`. What arrives plays nowhere before `play`: so a new peer connection can be made beside
+// one that still plays, and take its place when it has something to play. Codec preferences are left alone: narrowing them upsets one browser or the other.
 
 import type { Environment } from './env';
 import type { Kind } from './model';
+import { withLayers } from './layers';
 import type { UpLine } from './protocol';
 
 /** What a line is for. */
@@ -20,6 +22,10 @@ export interface PeerEvents {
   /** An offer stands and wants an answer. */
   onOffer(offer: Offer): void;
   onConnection(state: RTCPeerConnectionState): void;
+  /** The browser has looked for its own addresses, and found one or none. */
+  onGathered(hasCandidates: boolean): void;
+  /** Something arrives on a slot. */
+  onFlow(): void;
   /** The browser could not do what it was asked to; the peer is of no more use. */
   onFailed(): void;
 }
@@ -28,6 +34,14 @@ export interface PeerEvents {
 export interface SlotStreams {
   audio: MediaStream[];
   video: MediaStream[];
+}
+
+/** What the browser counts. */
+export interface PeerStats {
+  /** Everything that arrived, on all pairs of addresses. */
+  bytesReceived: number;
+  /** Whether the pair in use goes through a relay. */
+  isRelayed: boolean;
 }
 
 interface Line {
@@ -50,7 +64,8 @@ const CONTENT_HINTS: Record<Kind, string> = { microphone: 'speech', camera: 'mot
 export class Peer {
   readonly #connection: RTCPeerConnection;
   readonly #lines: Line[] = [];
-  readonly #pendingTracks = new Map<Kind, Promise<void>>();
+  readonly #pending = new Map<Kind, Promise<void>>();
+  #isPlaying = false;
   /** making: an offer is being made; offered: it waits for its answer. */
   #state: 'stable' | 'making' | 'offered' | 'answering' | 'closed' = 'stable';
   /** Something has changed since the last offer. */
@@ -64,16 +79,21 @@ export class Peer {
     private readonly streams: SlotStreams,
     videoSlots: number,
     audioSlots: number,
+    iceServers: RTCIceServer[],
     private readonly events: PeerEvents,
   ) {
     this.#connection = newPeerConnection({
-      iceServers: [],
+      iceServers,
       iceTransportPolicy: 'all',
       bundlePolicy: 'max-bundle',
       rtcpMuxPolicy: 'require',
     });
     this.#connection.onconnectionstatechange = () => {
       if (this.#state !== 'closed') this.events.onConnection(this.#connection.connectionState);
+    };
+    this.#connection.onicegatheringstatechange = () => {
+      if (this.#state === 'closed' || this.#connection.iceGatheringState !== 'complete') return;
+      this.events.onGathered(/^a=candidate:/m.test(this.#connection.localDescription?.sdp ?? ''));
     };
     this.#addLine('microphone', 'audio', { direction: 'sendonly' });
     this.#addLine('camera', 'video', { direction: 'sendonly', sendEncodings: CAMERA_LAYERS.map(copy) });
@@ -133,43 +153,99 @@ export class Peer {
 
   /** Sends a track, or nothing, on one of the three lines. */
   setTrack(kind: Kind, track: MediaStreamTrack | null): void {
-    const sender = this.#lines.find((line) => line.role === kind)?.transceiver.sender;
-    if (!sender || this.#state === 'closed') return;
     if (track && 'contentHint' in track) track.contentHint = CONTENT_HINTS[kind];
-    // One after the other: which of two that overlap comes last is for the browser to choose otherwise.
-    const before = this.#pendingTracks.get(kind) ?? Promise.resolve();
-    const done = before.then(() => sender.replaceTrack(track)).catch(() => undefined);
-    this.#pendingTracks.set(kind, done);
+    this.#onSender(kind, (sender) => sender.replaceTrack(track));
+  }
+
+  /** Pauses the layers of a line that nobody wants, smallest first, and starts those that somebody does. */
+  setLayers(kind: Kind, wanted: readonly boolean[]): void {
+    this.#onSender(kind, async (sender) => {
+      const parameters = sender.getParameters();
+      const encodings = withLayers(parameters.encodings ?? [], wanted);
+      if (encodings) await sender.setParameters({ ...parameters, encodings });
+    });
+  }
+
+  /** Plays what arrives, from now on, in the streams of the slots. */
+  play(): void {
+    if (this.#isPlaying) return;
+    this.#isPlaying = true;
+    for (const line of this.#lines) this.#play(line);
+  }
+
+  async stats(): Promise<PeerStats> {
+    // Of one sender rather than of the whole connection: a fraction of the work, and it names the pairs as well.
+    const report = await this.#lines[0]?.transceiver.sender.getStats();
+    const all: Record<string, unknown>[] = [];
+    report?.forEach((entry: Record<string, unknown>) => all.push(entry));
+    const pairs = all.filter((entry) => entry['type'] === 'candidate-pair');
+    const selected = all.find((entry) => entry['type'] === 'transport')?.['selectedCandidatePairId'];
+    const pair = pairs.find((entry) => entry['id'] === selected);
+    const local = all.find((entry) => pair && entry['id'] === pair['localCandidateId']);
+    return {
+      // Firefox counts for each pair only, Chromium for the transport as well.
+      bytesReceived: pairs.reduce((sum, entry) => sum + (Number(entry['bytesReceived']) || 0), 0),
+      isRelayed: local?.['candidateType'] === 'relay',
+    };
   }
 
   close(): void {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
     this.#connection.onconnectionstatechange = null;
+    this.#connection.onicegatheringstatechange = null;
+    for (const { transceiver } of this.#lines) transceiver.receiver.track.onunmute = null;
     this.#connection.close();
   }
 
   #addLine(role: Role, kind: 'audio' | 'video', init: RTCRtpTransceiverInit): void {
     const transceiver = this.#connection.addTransceiver(kind, init);
-    this.#lines.push({ role, transceiver });
-    this.#wire(transceiver, role);
+    const line = { role, transceiver };
+    this.#lines.push(line);
+    this.#wire(line);
   }
 
   /**
    * Every sender and every receiver passes here, once, before its first packet: the place to put an encoded
    * transform (`RTCRtpScriptTransform`) on either of them, since the bridge needs nothing of the content.
    */
-  #wire(transceiver: RTCRtpTransceiver, role: Role): void {
-    if (role === 'audio-slot') this.#play(transceiver.receiver.track, this.streams.audio, role);
-    else if (role === 'video-slot') this.#play(transceiver.receiver.track, this.streams.video, role);
+  #wire(line: Line): void {
+    if (line.role !== 'audio-slot' && line.role !== 'video-slot') return;
+    const { track } = line.transceiver.receiver;
+    track.onunmute = () => {
+      track.onunmute = null;
+      if (this.#isPlaying) this.#play(line);
+      this.events.onFlow();
+    };
+    if (this.#isPlaying) this.#play(line);
   }
 
   /** Puts a slot's track in the stream of the slot with the same number. */
-  #play(track: MediaStreamTrack, streams: MediaStream[], role: Role): void {
-    const index = this.#lines.filter((line) => line.role === role).length - 1;
+  #play({ role, transceiver }: Line): void {
+    if (role !== 'audio-slot' && role !== 'video-slot') return;
+    const streams = role === 'audio-slot' ? this.streams.audio : this.streams.video;
+    const index = this.#lines
+      .filter((line) => line.role === role)
+      .findIndex((line) => line.transceiver === transceiver);
     const stream = (streams[index] ??= this.newStream());
-    for (const old of stream.getTracks()) stream.removeTrack(old);
+    const { track } = transceiver.receiver;
+    const old = stream.getTracks();
+    if (old.includes(track)) return;
+    // A picture stays, standing still, until there is another to take its place.
+    if (role === 'video-slot' && track.muted && old.length > 0) return;
+    for (const one of old) stream.removeTrack(one);
     stream.addTrack(track);
+  }
+
+  /** One act on a sender after the other: which of two that overlap comes last is for the browser to choose otherwise. */
+  #onSender(kind: Kind, act: (sender: RTCRtpSender) => Promise<void>): void {
+    const sender = this.#lines.find((line) => line.role === kind)?.transceiver.sender;
+    if (!sender || this.#state === 'closed') return;
+    const before = this.#pending.get(kind) ?? Promise.resolve();
+    this.#pending.set(
+      kind,
+      before.then(() => (this.#isClosed() ? undefined : act(sender))).catch(() => undefined),
+    );
   }
 
   async #offer(): Promise<void> {

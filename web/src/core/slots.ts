@@ -37,7 +37,7 @@ interface Slot {
 export class Slots {
   #slots: Slot[] = [];
   /** What the server says of every slot, audio ones too, by mid: kept over a change of peer connection. */
-  #carried = new Map<string, Up | null>();
+  #carried = new Map<string, SlotState>();
 
   get count(): number {
     return this.#slots.length;
@@ -86,7 +86,7 @@ export class Slots {
 
   /** The server says what some slots carry. */
   handleSlots(states: readonly SlotState[]): void {
-    for (const { mid, up } of states) this.#carried.set(mid, up);
+    for (const state of states) this.#carried.set(state.mid, state);
   }
 
   /** Nothing is known any more. */
@@ -96,12 +96,21 @@ export class Slots {
 
   /** Tile key to slot index, for slots that carry what they were asked for. */
   carried(): Map<string, number> {
-    const carried = new Map<string, number>();
-    this.#slots.forEach(({ mid, wish }, index) => {
-      const up = this.#carried.get(mid);
-      if (wish && up && up.peer === wish.up.peer && up.kind === wish.up.kind) carried.set(wish.key, index);
+    return new Map(this.#filled().map(({ key, index }) => [key, index]));
+  }
+
+  /** The keys of tiles whose picture is held back, since our line cannot carry it now. */
+  paused(): Set<string> {
+    return new Set(this.#filled().flatMap(({ key, isPaused }) => (isPaused ? [key] : [])));
+  }
+
+  #filled(): { key: string; index: number; isPaused: boolean }[] {
+    return this.#slots.flatMap(({ mid, wish }, index) => {
+      const state = this.#carried.get(mid);
+      const up = state?.up;
+      if (!wish || !up || up.peer !== wish.up.peer || up.kind !== wish.up.kind) return [];
+      return [{ key: wish.key, index, isPaused: state.paused }];
     });
-    return carried;
   }
 }
 

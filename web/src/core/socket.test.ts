@@ -5,8 +5,12 @@ import { RESUME_MS, SILENCE_MS, welcome } from './testing/call';
 
 /** The machine with a clock, remembering what it last asked for. */
 class Driven {
-  readonly machine = new SocketMachine(() => 0.5);
+  readonly machine: SocketMachine;
   now = 1_000_000;
+
+  constructor(random = () => 0.5) {
+    this.machine = new SocketMachine(random);
+  }
 
   in(...inputs: SocketInput[]): SocketEffect[] {
     return inputs.flatMap((input) => this.machine.handle(input, this.now));
@@ -127,6 +131,89 @@ test('waits double up to a bound and half of each is chance', () => {
   expect(backoffMs(1, 1)).toBe(400);
   expect(backoffMs(2, 1)).toBe(800);
   expect(backoffMs(50, 1)).toBe(4_000);
+  expect(backoffMs(50, 1, 1_000)).toBe(1_000);
+});
+
+test('right after a loss tries are at most a second apart, later up to four', () => {
+  const socket = new Driven(() => 1).up();
+  const lostAt = socket.now;
+  socket.in({ type: 'closed' });
+  const waits: { sinceMs: number; waitMs: number }[] = [];
+  while (socket.now - lostAt < 60_000) {
+    waits.push({ sinceMs: socket.now - lostAt, waitMs: (socket.machine.wakeAt ?? 0) - socket.now });
+    socket.wake();
+    socket.in(socket.machine.state === 'token' ? { type: 'token-failed', status: null } : { type: 'closed' });
+  }
+  const soon = waits.filter(({ sinceMs }) => sinceMs < 30_000).map(({ waitMs }) => waitMs);
+  const late = waits.filter(({ sinceMs }) => sinceMs >= 30_000).map(({ waitMs }) => waitMs);
+  expect(Math.max(...soon)).toBe(1_000);
+  expect(soon.length).toBeGreaterThanOrEqual(30);
+  expect(new Set(late)).toEqual(new Set([4_000]));
+});
+
+describe('a socket that may be dead', () => {
+  const ping = { type: 'send', message: { type: 'ping', nonce: 1 } };
+
+  test('is asked, and lives on when it answers', () => {
+    const socket = new Driven().up();
+    expect(socket.in({ type: 'check' })).toEqual([ping]);
+    expect(socket.in({ type: 'check' }), 'one question at a time').toEqual([]);
+    expect(socket.say({ type: 'pong', nonce: 1 })).toEqual([]);
+    expect(socket.machine.wakeAt).toBe(socket.now + SILENCE_MS);
+    expect(socket.machine.state).toBe('up');
+  });
+
+  test('is given up after a second without an answer, and another is opened at once to resume', () => {
+    const socket = new Driven().up();
+    const askedAt = socket.now;
+    socket.in({ type: 'check' });
+    const effects = socket.wake();
+    expect(socket.now - askedAt).toBe(1_000);
+    expect(types(effects)).toEqual(['down', 'close', 'open']);
+    expect(hello(socket.in({ type: 'opened' })).resume).toBe('resume me');
+  });
+
+  test('is alive whatever it says', () => {
+    const socket = new Driven().up();
+    socket.in({ type: 'check' });
+    socket.say({ type: 'speakers', speakers: [] });
+    expect(socket.machine.wakeAt).toBe(socket.now + SILENCE_MS);
+  });
+
+  test('is asked when the network comes back, too', () => {
+    expect(new Driven().up().in({ type: 'online' })).toEqual([ping]);
+  });
+
+  test('is not waited for: an attempt on a network that is gone begins anew on the next', () => {
+    const socket = new Driven().up();
+    socket.in({ type: 'closed' });
+    socket.wake();
+    expect(socket.machine.state).toBe('opening');
+    expect(types(socket.in({ type: 'online' }))).toEqual(['close', 'open']);
+    expect(socket.in({ type: 'check' }), 'a mere doubt does not disturb it').toEqual([]);
+  });
+
+  test('a look at the page ends the wait for the next try', () => {
+    const socket = new Driven().up();
+    socket.in({ type: 'closed' });
+    expect(types(socket.in({ type: 'check' }))).toEqual(['close', 'open']);
+  });
+
+  test('in the lobby nobody is asked', () => {
+    const socket = new Driven();
+    socket.in({ type: 'prepare' }, { type: 'token', token: 't' }, { type: 'opened' });
+    expect(socket.in({ type: 'check' })).toEqual([]);
+  });
+});
+
+test('a server that makes place for another is followed without a wait', () => {
+  const socket = new Driven().up();
+  expect(socket.say({ type: 'bye', reason: 'moving' })).toEqual([
+    { type: 'down', reason: 'moving' },
+    { type: 'close' },
+    { type: 'open' },
+  ]);
+  expect(hello(socket.in({ type: 'opened' })).resume).toBe('resume me');
 });
 
 test('a first join that meets nobody ends after a few tries and says so', () => {

@@ -17,8 +17,15 @@ const STEP_MS_MAX = 8_000;
 const JOIN_TRIES_MAX = 4;
 /** A forged or expired token is replaced this often in a row; a server that refuses fresh ones has a fault. */
 const TOKEN_REFUSALS_MAX = 3;
+/** A network that is gone swallows what is tried on it; who was in the meeting waits no longer than this for a step. */
+const RESUME_STEP_MS_MAX = 4_000;
+/** A socket that is asked whether it is alive says so within this, or it is not. */
+const PONG_MS_MAX = 1_000;
 const BACKOFF_MS_MIN = 400;
-/** Short enough that a meeting is back soon after the network is. */
+/** Right after a loss: a bridge that is started again is back in a second or two, and so is everyone. */
+const BACKOFF_SOON_MS_MAX = 1_000;
+const SOON_MS = 30_000;
+/** Later: short enough that a meeting is back soon after the network is. */
 const BACKOFF_MS_MAX = 4_000;
 
 export type SocketInput =
@@ -30,7 +37,8 @@ export type SocketInput =
   | { type: 'closed' }
   | { type: 'message'; message: ServerMessage }
   | { type: 'wake' } // `wakeAt` has come
-  | { type: 'online' } // the network is back
+  | { type: 'online' } // the network is back, or another one
+  | { type: 'check' } // is the socket still alive? Media has fallen silent, or the page was away
   | { type: 'rename'; name: string }
   | { type: 'leave' };
 
@@ -42,8 +50,11 @@ export type SocketEffect =
   | { type: 'greeted'; resuming: boolean } // the hello is out; more may be sent behind it
   | { type: 'welcome'; welcome: Welcome }
   | { type: 'message'; message: ServerMessage }
-  | { type: 'down'; reason: 'lost' | 'stopping' } // was up, and is being mended
+  | { type: 'down'; reason: DownReason } // was up, and is being mended
   | { type: 'ended'; problem: Problem | null }; // not tried again
+
+/** `moving`: another process takes over; media of the old one may go on for a while. */
+export type DownReason = 'lost' | 'stopping' | 'moving';
 
 type State = 'idle' | 'token' | 'opening' | 'ready' | 'greeting' | 'up' | 'waiting';
 
@@ -58,6 +69,13 @@ export class SocketMachine {
   #tokenRefusals = 0;
   #since = 0;
   #silenceMs = 0;
+  /** When the server was last heard on a socket that is up. */
+  #heardAt = 0;
+  /** When an answer to a ping is due; null while none is awaited. */
+  #pongDueAt: number | null = null;
+  #nonce = 0;
+  /** When the socket that was up was lost. */
+  #lostAt = -Infinity;
   /** When to call with `wake`; null for never. */
   wakeAt: number | null = null;
 
@@ -100,7 +118,13 @@ export class SocketMachine {
       case 'wake':
         return this.#handleWake(now);
       case 'online':
-        return this.#state === 'waiting' ? this.#connect(now) : [];
+        // What is under way may be under way on a network that is gone.
+        if (this.#wanted === 'joined' && (this.#state === 'token' || this.#state === 'opening')) {
+          return this.#connect(now);
+        }
+        return this.#check(now);
+      case 'check':
+        return this.#check(now);
       case 'rename':
         this.#name = input.name;
         return this.#state === 'up' ? [{ type: 'send', message: { type: 'rename', name: input.name } }] : [];
@@ -135,7 +159,12 @@ export class SocketMachine {
 
   #handleMessage(message: ServerMessage, now: number): SocketEffect[] {
     if (this.#state !== 'greeting' && this.#state !== 'up') return [];
-    if (this.#state === 'up') this.wakeAt = now + this.#silenceMs;
+    if (this.#state === 'up') {
+      this.#heardAt = now;
+      // Whatever it says, it is alive.
+      this.#pongDueAt = null;
+      this.wakeAt = now + this.#silenceMs;
+    }
     switch (message.type) {
       case 'welcome':
         if (this.#state !== 'greeting') return [];
@@ -150,6 +179,8 @@ export class SocketMachine {
           { type: 'send', message: { type: 'pong', nonce: message.nonce } },
           { type: 'message', message },
         ];
+      case 'pong':
+        return [];
       case 'error':
         return message.fatal ? this.#handleFatal(message.code, now) : [{ type: 'message', message }];
       case 'bye':
@@ -177,6 +208,7 @@ export class SocketMachine {
       case 'replaced':
         return this.#end('replaced');
       case 'moving':
+        return this.#reopen(now, 'moving');
       case 'stopping':
         return this.#retry(now, 'stopping');
     }
@@ -203,21 +235,32 @@ export class SocketMachine {
       case 'token':
       case 'opening':
       case 'greeting':
-      case 'up': // silence
         return this.#retry(now);
+      case 'up': // silence
+        return this.#pongDueAt === null ? this.#retry(now) : this.#reopen(now, 'lost');
       default:
         this.wakeAt = null;
         return [];
     }
   }
 
+  /** Asks a socket that is up for a sign of life; ends the wait for one that is not. */
+  #check(now: number): SocketEffect[] {
+    if (this.#state === 'waiting') return this.#connect(now);
+    if (this.#state !== 'up' || this.#pongDueAt !== null) return [];
+    this.#nonce += 1;
+    this.#pongDueAt = now + PONG_MS_MAX;
+    this.wakeAt = Math.min(this.#pongDueAt, this.#heardAt + this.#silenceMs);
+    return [{ type: 'send', message: { type: 'ping', nonce: this.#nonce } }];
+  }
+
   #connect(now: number): SocketEffect[] {
     if (this.#token && now - this.#token.at <= TOKEN_MS_MAX) return [{ type: 'close' }, ...this.#open(now)];
-    return [{ type: 'close' }, ...this.#step('token', now, now + STEP_MS_MAX, { type: 'fetch-token' })];
+    return [{ type: 'close' }, ...this.#step('token', now, now + this.#stepMsMax, { type: 'fetch-token' })];
   }
 
   #open(now: number): SocketEffect[] {
-    return this.#step('opening', now, now + STEP_MS_MAX, { type: 'open' });
+    return this.#step('opening', now, now + this.#stepMsMax, { type: 'open' });
   }
 
   #greet(now: number): SocketEffect[] {
@@ -231,20 +274,35 @@ export class SocketMachine {
     return this.#step(
       'greeting',
       now,
-      now + STEP_MS_MAX,
+      now + this.#stepMsMax,
       { type: 'send', message: hello },
       { type: 'greeted', resuming: this.#resume !== null },
     );
   }
 
-  #retry(now: number, reason: 'lost' | 'stopping' = 'lost'): SocketEffect[] {
+  get #stepMsMax(): number {
+    return this.#wasUp ? RESUME_STEP_MS_MAX : STEP_MS_MAX;
+  }
+
+  /** The socket is no good any more and there is no reason to wait: another one at once. */
+  #reopen(now: number, reason: DownReason): SocketEffect[] {
+    const effects: SocketEffect[] = this.#state === 'up' ? [{ type: 'down', reason }] : [];
+    this.#lostAt = now;
+    return [...effects, ...this.#connect(now)];
+  }
+
+  #retry(now: number, reason: DownReason = 'lost'): SocketEffect[] {
     const effects: SocketEffect[] = [{ type: 'close' }];
-    if (this.#state === 'up') effects.push({ type: 'down', reason });
+    if (this.#state === 'up') {
+      this.#lostAt = now;
+      effects.push({ type: 'down', reason });
+    }
     if (this.#wanted !== 'joined') return [...effects, ...this.#rest()];
     this.#tries += 1;
     if (!this.#wasUp && this.#tries >= JOIN_TRIES_MAX)
       return [...effects, ...this.#end('server-unreachable')];
-    this.#step('waiting', now, now + backoffMs(this.#tries, this.random()));
+    const boundMs = this.#wasUp && now - this.#lostAt < SOON_MS ? BACKOFF_SOON_MS_MAX : BACKOFF_MS_MAX;
+    this.#step('waiting', now, now + backoffMs(this.#tries, this.random(), boundMs));
     return effects;
   }
 
@@ -264,6 +322,8 @@ export class SocketMachine {
   #step(state: State, now: number, wakeAt: number | null, ...effects: SocketEffect[]): SocketEffect[] {
     this.#state = state;
     this.#since = now;
+    if (state === 'up') this.#heardAt = now;
+    this.#pongDueAt = null;
     this.wakeAt = wakeAt;
     return effects;
   }
@@ -289,7 +349,7 @@ export function fateOf(code: ErrorCode): Problem | 'retry' | 'fresh-token' {
 }
 
 /** Doubles from try to try up to a bound; half of it is chance, so that a room does not come back as one. */
-export function backoffMs(tries: number, random: number): number {
-  const full = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** (tries - 1));
+export function backoffMs(tries: number, random: number, boundMs = BACKOFF_MS_MAX): number {
+  const full = Math.min(boundMs, BACKOFF_MS_MIN * 2 ** (tries - 1));
   return full / 2 + (full / 2) * random;
 }

@@ -160,6 +160,22 @@ export const LineLostIcon = icon(() => (
   </>
 ));
 
+export const LineWeakIcon = icon(() => (
+  <>
+    <path d="M12 20h.01" />
+    <path d="M8.5 16.429a5 5 0 0 1 7 0" />
+    <path d="M5 12.859a10 10 0 0 1 14 0" stroke-opacity="0.3" />
+    <path d="M2 8.82a15 15 0 0 1 20 0" stroke-opacity="0.3" />
+  </>
+));
+
+export const PauseIcon = icon(() => (
+  <>
+    <rect x="14" y="3" width="5" height="18" rx="1" />
+    <rect x="5" y="3" width="5" height="18" rx="1" />
+  </>
+));
+
 export const WarningIcon = icon(() => (
   <>
     <path d="m21.73 18-8-14a2 2 0 0 0-3.48 0l-8 14A2 2 0 0 0 4 21h16a2 2 0 0 0 1.73-3" />

@@ -4,7 +4,15 @@ import { useSignal } from '@preact/signals';
 import type { JSX } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';
 import type { Meeting } from '../core/model';
-import { LeaveIcon, LineLostIcon, PeopleIcon, SettingsIcon, ShareIcon, ShareOffIcon } from './icons';
+import {
+  LeaveIcon,
+  LineLostIcon,
+  LineWeakIcon,
+  PeopleIcon,
+  SettingsIcon,
+  ShareIcon,
+  ShareOffIcon,
+} from './icons';
 import { t } from './l10n';
 import { CopyLink } from './link';
 import { Notices } from './notices';
@@ -19,6 +27,7 @@ import { CameraButton, MicrophoneButton, Tool } from './toggles';
 
 function StateBanners({ meeting }: { meeting: Meeting }): JSX.Element {
   const link = meeting.link.value;
+  const line = meeting.ownLine.value;
   const problem = meeting.problem.value;
   const told = problem !== null && problem !== 'insecure-context';
   // The region stays when it is empty: screen readers announce only what changes inside one they know.
@@ -28,6 +37,12 @@ function StateBanners({ meeting }: { meeting: Meeting }): JSX.Element {
         <div class="banner calm">
           <ShareIcon />
           <p>{t('you-are-sharing')}</p>
+        </div>
+      )}
+      {!told && link === 'up' && line !== 'good' && (
+        <div class="banner">
+          <LineWeakIcon />
+          <p>{line === 'weak' ? t('own-line-weak') : t('own-line-lost')}</p>
         </div>
       )}
       {(told || link !== 'up') && (

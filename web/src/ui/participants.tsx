@@ -7,18 +7,29 @@ import {
   CameraOffIcon,
   CloseIcon,
   LineLostIcon,
+  LineWeakIcon,
   MicrophoneIcon,
   MicrophoneOffIcon,
   ShareIcon,
 } from './icons';
 import { t } from './l10n';
-import { hueOf, initialsOf, labelOf, nameOf } from './people';
+import { hueOf, initialsOf, isAway, labelOf, nameOf } from './people';
 
 export const PARTICIPANTS_ID = 'participants';
 
-function State({ icon, text, off = false }: { icon: JSX.Element; text: string; off?: boolean }): JSX.Element {
+function State({
+  icon,
+  text,
+  off = false,
+  weak = false,
+}: {
+  icon: JSX.Element;
+  text: string;
+  off?: boolean;
+  weak?: boolean;
+}): JSX.Element {
   return (
-    <span class="state" data-off={off || undefined}>
+    <span class="state" data-off={off || undefined} data-weak={weak || undefined}>
       {icon}
       <span class="hidden-text">{text}</span>
     </span>
@@ -31,7 +42,7 @@ function Row({ person }: { person: Person }): JSX.Element {
       class="participant"
       data-person={person.id}
       data-hue={hueOf(person)}
-      data-away={!person.present || undefined}
+      data-away={isAway(person) || undefined}
     >
       <span class="face small" aria-hidden="true" data-speaking={person.speaking || undefined}>
         <span class="initials">{initialsOf(nameOf(person))}</span>
@@ -39,7 +50,11 @@ function Row({ person }: { person: Person }): JSX.Element {
       <span class="participant-name" dir="auto">
         {labelOf(person)}
       </span>
-      {!person.present && <State icon={<LineLostIcon />} text={t('state-away')} />}
+      {isAway(person) || person.line === 'lost' ? (
+        <State icon={<LineLostIcon />} text={t('state-away')} />
+      ) : (
+        person.line === 'weak' && <State icon={<LineWeakIcon />} text={t('state-line-weak')} weak />
+      )}
       {person.screen && <State icon={<ShareIcon />} text={t('state-sharing')} />}
       {person.microphone ? (
         <State icon={<MicrophoneIcon />} text={t('state-unmuted')} />

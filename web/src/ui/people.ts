@@ -20,6 +20,11 @@ export function labelOf(person: Person): string {
   return person.isSelf ? t('name-you', { name: nameOf(person) }) : nameOf(person);
 }
 
+/** Whether nothing comes from someone: then their picture stands still, and says so. */
+export function isAway(person: Person): boolean {
+  return !person.present || (person.line === 'lost' && !person.isSelf);
+}
+
 export function tileLabel(person: Person, kind: TileId['kind']): string {
   return kind === 'screen' ? t('tile-screen', { name: nameOf(person) }) : labelOf(person);
 }

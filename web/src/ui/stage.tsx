@@ -50,6 +50,7 @@ export function Stage({ meeting }: { meeting: Meeting }): JSX.Element {
 
   const people = meeting.people.value;
   const videos = meeting.videos.value;
+  const paused = meeting.paused.value;
   const gap = box.width < PHONE_WIDTH ? GAP_PHONE : GAP;
 
   shares.current = orderShares(shares.current, people);
@@ -116,6 +117,7 @@ export function Stage({ meeting }: { meeting: Meeting }): JSX.Element {
                 rect={rect}
                 onStage={onStage}
                 stream={videos.get(tileKey(tile)) ?? own}
+                paused={paused.has(tileKey(tile))}
                 pinned={isPinned}
                 onPin={choices > 1 ? () => (pinned.value = isPinned ? null : tile) : null}
               />

@@ -2,7 +2,7 @@
 // clock. Nothing here is part of the client.
 
 import type { Environment, ResponseLike, SocketLike, StorageLike } from '../env';
-import type { ClientMessage, ServerMessage } from '../protocol';
+import type { ClientMessage, RelayCredentials, ServerMessage } from '../protocol';
 
 export class ScriptedSocket {
   onopen: SocketLike['onopen'] = null;
@@ -43,6 +43,9 @@ export class ScriptedTrack {
   contentHint = '';
   readyState: 'live' | 'ended' = 'live';
   onended: (() => void) | null = null;
+  onunmute: (() => void) | null = null;
+  /** A slot's track: nothing has arrived yet. */
+  muted = false;
 
   constructor(
     readonly kind: 'audio' | 'video',
@@ -85,11 +88,52 @@ export class ScriptedStream {
   }
 }
 
+class ScriptedSender {
+  track: ScriptedTrack | null = null;
+  readonly #encodings: RTCRtpEncodingParameters[];
+
+  constructor(
+    private readonly peer: ScriptedPeer,
+    init: RTCRtpTransceiverInit,
+  ) {
+    this.#encodings = (init.sendEncodings ?? []).map((encoding) => ({ active: true, ...encoding }));
+  }
+
+  async replaceTrack(track: ScriptedTrack | null): Promise<void> {
+    await Promise.resolve();
+    this.track = track;
+  }
+
+  getParameters(): { encodings: RTCRtpEncodingParameters[] } {
+    return { encodings: this.#encodings.map((encoding) => ({ ...encoding })) };
+  }
+
+  async setParameters(parameters: { encodings: RTCRtpEncodingParameters[] }): Promise<void> {
+    await Promise.resolve();
+    this.#encodings.splice(0, this.#encodings.length, ...parameters.encodings);
+  }
+
+  /** Which layers are on. */
+  active(): boolean[] {
+    return this.#encodings.map((encoding) => encoding.active ?? true);
+  }
+
+  async getStats(): Promise<Map<string, object>> {
+    const entries = [
+      { id: 'T', type: 'transport', selectedCandidatePairId: 'P' },
+      { id: 'P', type: 'candidate-pair', localCandidateId: 'L', bytesReceived: this.peer.received() },
+      { id: 'Q', type: 'candidate-pair', localCandidateId: 'M', bytesReceived: 0 },
+      { id: 'L', type: 'local-candidate', candidateType: this.peer.candidateType },
+    ];
+    return new Map(entries.map((entry) => [entry.id, entry]));
+  }
+}
+
 interface ScriptedTransceiver {
   mid: string | null;
   kind: 'audio' | 'video';
   init: RTCRtpTransceiverInit;
-  sender: { track: ScriptedTrack | null; replaceTrack(track: ScriptedTrack | null): Promise<void> };
+  sender: ScriptedSender;
   receiver: { track: ScriptedTrack };
 }
 
@@ -103,22 +147,43 @@ export class ScriptedPeer {
   iceRestarts = 0;
   #offers = 0;
 
-  constructor(readonly number: number) {}
+  iceGatheringState: RTCIceGatheringState = 'new';
+  onicegatheringstatechange: (() => void) | null = null;
+  candidateType: 'host' | 'relay' = 'host';
+  /** What has arrived so far, in bytes. */
+  received: () => number = () => 0;
+
+  constructor(
+    readonly number: number,
+    readonly configuration: RTCConfiguration,
+  ) {}
+
+  /** Something arrives on the slot of this line. */
+  flow(line: number): void {
+    const track = this.transceivers[line]?.receiver.track;
+    if (!track) throw new Error('no such line');
+    track.muted = false;
+    track.onunmute?.();
+  }
+
+  /** The browser has found addresses of its own, or none. */
+  gathered(candidates: string[]): void {
+    const lines = candidates.map((candidate) => `\na=candidate:${candidate}`).join('');
+    this.localDescription = { sdp: (this.localDescription?.sdp ?? '') + lines };
+    this.iceGatheringState = 'complete';
+    this.onicegatheringstatechange?.();
+  }
 
   addTransceiver(kind: 'audio' | 'video', init: RTCRtpTransceiverInit): ScriptedTransceiver {
-    const sender = {
-      track: null as ScriptedTrack | null,
-      async replaceTrack(track: ScriptedTrack | null) {
-        await Promise.resolve();
-        this.track = track;
-      },
-    };
+    const sender = new ScriptedSender(this, init);
+    const slot = new ScriptedTrack(kind, `slot ${this.transceivers.length}`);
+    slot.muted = true;
     const transceiver = {
       mid: null,
       kind,
       init,
       sender,
-      receiver: { track: new ScriptedTrack(kind, `slot ${this.transceivers.length}`) },
+      receiver: { track: slot },
     };
     this.transceivers.push(transceiver);
     return transceiver;
@@ -233,7 +298,10 @@ export class ScriptedBrowser {
   readonly media = new ScriptedDevices();
   local: StorageLike | null = new ScriptedStorage();
   session: StorageLike | null = new ScriptedStorage();
+  /** What the token endpoint says of the relay. */
+  relay: RelayCredentials | undefined;
   #online: (() => void)[] = [];
+  #doubt: (() => void)[] = [];
   #timers = new Map<number, { at: number; run: () => void }>();
   #nextTimer = 1;
 
@@ -252,15 +320,19 @@ export class ScriptedBrowser {
         const status = this.tokenStatus;
         if (status === null) throw new TypeError('NetworkError');
         const token = `token ${this.fetched.length}`;
-        return { ok: status === 200, status, json: async () => ({ meeting: 'tea', token }) };
+        return {
+          ok: status === 200,
+          status,
+          json: async () => ({ meeting: 'tea', token, relay: this.relay }),
+        };
       },
       openSocket: (url) => {
         const socket = new ScriptedSocket(url);
         this.sockets.push(socket);
         return socket as unknown as SocketLike;
       },
-      newPeerConnection: () => {
-        const peer = new ScriptedPeer(this.peers.length + 1);
+      newPeerConnection: (configuration) => {
+        const peer = new ScriptedPeer(this.peers.length + 1, configuration);
         this.peers.push(peer);
         return peer as unknown as RTCPeerConnection;
       },
@@ -273,6 +345,7 @@ export class ScriptedBrowser {
       localStorage: this.local,
       sessionStorage: this.session,
       onOnline: (run) => this.#online.push(run),
+      onDoubt: (run) => this.#doubt.push(run),
       ...changes,
     };
   }
@@ -291,6 +364,11 @@ export class ScriptedBrowser {
 
   online(): void {
     for (const run of this.#online) run();
+  }
+
+  /** The page is looked at again. */
+  doubt(): void {
+    for (const run of this.#doubt) run();
   }
 
   /** Lets every promise that can be kept be kept. */

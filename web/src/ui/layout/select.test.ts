@@ -12,6 +12,7 @@ function people(count: number, change: Record<number, Partial<Person>> = {}): Pe
     camera: true,
     screen: false,
     speaking: false,
+    line: 'good' as const,
     ...change[index + 1],
   }));
 }
