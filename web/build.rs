@@ -6,8 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
-/// What the client's tools need.
-const NODE_MAJOR_MIN: u32 = 20;
+/// What the client's tools need (`engines` in package.json): 20.19 or a newer 20, or 22.12 and everything after it.
+/// Older ones, Debian 12's 18 among them, end in errors that tell nobody anything.
+fn is_new_enough(node: (u32, u32)) -> bool {
+    matches!(node, (20, 19..) | (22, 12..) | (23.., _))
+}
 
 /// Everything that the client's build reads, below this folder.
 const SOURCES: [&str; 8] = [
@@ -41,18 +44,24 @@ fn check_tools() {
     let version = |tool: &str| {
         let output =
             Command::new(tool).arg("--version").output().ok().filter(|output| output.status.success())?;
-        String::from_utf8(output.stdout).ok()
+        String::from_utf8(output.stdout).ok().map(|text| text.trim().to_owned())
     };
-    let node = version("node")
-        .and_then(|text| text.trim().trim_start_matches('v').split('.').next()?.parse::<u32>().ok());
-    if node.is_none_or(|major| major < NODE_MAJOR_MIN) || version("npm").is_none() {
-        stop(&format!(
-            "Asamblea's web client needs Node.js {NODE_MAJOR_MIN} or newer with npm: on Debian run \
-             `sudo apt install nodejs npm`, elsewhere see https://nodejs.org, then run cargo again. / \
-             El cliente web de Asamblea necesita Node.js {NODE_MAJOR_MIN} o posterior con npm: en Debian ejecuta \
-             `sudo apt install nodejs npm`, en otros sistemas mira https://nodejs.org, y vuelve a ejecutar cargo."
-        ));
+    let (node, npm) = (version("node"), version("npm"));
+    let numbers = node.as_deref().and_then(|text| {
+        let mut parts = text.trim_start_matches('v').split('.').map(|part| part.parse().ok());
+        Some((parts.next()??, parts.next()??))
+    });
+    if numbers.is_some_and(is_new_enough) && npm.is_some() {
+        return;
     }
+    let found = format!("node: {}, npm: {}", node.as_deref().unwrap_or("—"), npm.as_deref().unwrap_or("—"));
+    stop(&format!(
+        "Asamblea's web client needs Node.js 20.19 or newer (22.12 or newer of the 22 series) with npm ({found}): on \
+         Debian 13 or newer run `sudo apt install nodejs npm`, elsewhere see https://nodejs.org/en/download, then run \
+         cargo again. / El cliente web de Asamblea necesita Node.js 20.19 o posterior (22.12 o posterior de la serie \
+         22) con npm ({found}): en Debian 13 o posterior ejecuta `sudo apt install nodejs npm`, en otros sistemas mira \
+         https://nodejs.org/en/download, y vuelve a ejecutar cargo."
+    ));
 }
 
 /// `npm ci`, but only when the lock file is not the one that node_modules was made from.

@@ -36,7 +36,7 @@ pub const PORT: u16 = 8443;
 
 /// Self-hosted video meetings in one program.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "asamblea", version, about, long_about = None)]
+#[command(name = "asamblea", version)]
 pub struct Config {
     /// Port for HTTP, HTTPS (TCP) and media (UDP); 0 takes a free one
     #[arg(long, env = "ASAMBLEA_PORT", default_value_t = PORT)]

@@ -36,6 +36,9 @@ const FIREFOX_PREFERENCES: Record<string, string | number | boolean> = {
   'toolkit.telemetry.enabled': false,
 };
 
+/** Pages are told that the person prefers dark (0 dark, 1 light, 2 as the system). */
+export const FIREFOX_DARK = { 'layout.css.prefers-color-scheme.content-override': 0 };
+
 const CHROMIUM_FLAGS = [
   '--no-sandbox',
   '--disable-gpu',

@@ -2,7 +2,7 @@
 // checks that hold for every page whatever a test is about.
 
 import { expect, test as base, type Browser } from '@playwright/test';
-import { launch, type BrowserName } from './browsers.ts';
+import { FIREFOX_DARK, launch, type BrowserName } from './browsers.ts';
 import { startBridge, type Bridge } from './bridge.ts';
 import { Person, type PersonOptions } from './person.ts';
 
@@ -10,12 +10,15 @@ export { expect };
 
 /** Browsers and bridges that outlive a test. */
 class House {
-  readonly #browsers = new Map<BrowserName, Promise<Browser>>();
+  readonly #browsers = new Map<string, Promise<Browser>>();
   #bridge: { file: string; bridge: Bridge } | undefined;
 
-  browser(name: BrowserName): Promise<Browser> {
-    let browser = this.#browsers.get(name);
-    if (!browser) this.#browsers.set(name, (browser = launch(name)));
+  /** A browser; a dark Firefox is one of its own, since WebDriver BiDi cannot ask a running one for it. */
+  browser(name: BrowserName, isDark = false): Promise<Browser> {
+    const preferences = name === 'firefox' && isDark ? FIREFOX_DARK : {};
+    const key = `${name} ${JSON.stringify(preferences)}`;
+    let browser = this.#browsers.get(key);
+    if (!browser) this.#browsers.set(key, (browser = launch(name, preferences)));
     return browser;
   }
 
@@ -81,7 +84,9 @@ export const test = base.extend<TestFixtures, WorkerFixtures>({
     const people: Person[] = [];
     await use(async (options) => {
       const index = people.length;
-      const person = await Person.at(await house.browser(cast[index % cast.length]!), index, options);
+      const isDark = options?.context?.colorScheme === 'dark';
+      const browser = await house.browser(cast[index % cast.length]!, isDark);
+      const person = await Person.at(browser, index, options);
       people.push(person);
       return person;
     });

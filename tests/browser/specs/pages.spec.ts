@@ -147,12 +147,14 @@ async function barriers(page: Page): Promise<string[]> {
 }
 
 for (const colorScheme of ['light', 'dark'] as const) {
-  test(`no barriers on any screen, ${colorScheme}`, async ({ seat, link, bridge, cast }) => {
-    test.skip(cast[0] === 'firefox' && colorScheme === 'dark', 'WebDriver BiDi cannot ask Firefox for dark');
+  test(`no barriers on any screen, ${colorScheme}`, async ({ seat, link, bridge }) => {
     const ana = await seat({ context: { colorScheme } });
     const berta = await seat();
     await ana.open(`http://localhost:${bridge.port}/`);
     await expect(ana.button('New meeting')).toBeVisible();
+    expect(await ana.page.evaluate(() => matchMedia('(prefers-color-scheme: dark)').matches)).toBe(
+      colorScheme === 'dark',
+    );
     expect(await barriers(ana.page), 'start page').toEqual([]);
     await ana.open(link);
     await expect(ana.button('Join')).toBeVisible();
