@@ -336,6 +336,10 @@ class MeetingLogic implements Meeting {
         this.#mending.handleServerState(message.state, this.env.now());
         this.#mend();
         break;
+      case 'resume':
+        if (this.#resume) this.#resume.token = message.token;
+        this.#save();
+        break;
       case 'ping':
         this.#save();
         break;
