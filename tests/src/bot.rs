@@ -422,6 +422,7 @@ impl Runner {
             line.peer.handle_timeout(now);
             if self.earlier_ends.is_some_and(|at| at <= now) {
                 self.earlier_ends = None;
+                line.is_up = false;
                 line.peer.close();
             }
         }

@@ -241,6 +241,8 @@ mod tests {
             let (local, mut first) = open(address.parse().unwrap()).unwrap();
             let bind = SocketAddr::new(address.parse::<SocketAddr>().unwrap().ip(), local.port);
             assert!(matches!(open(bind), Err(PortError::InUse { .. })), "not without being told");
+            let friend = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let _before = crate::path::PathSocket::open(&local, friend.local_addr().unwrap(), None).unwrap();
             let (_, mut second) = take_over(bind).unwrap();
             // The IPv4 socket comes last.
             let (earlier, later) = (first.pop().unwrap(), second.pop().unwrap());
