@@ -15,7 +15,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// that a leaked one is soon worth nothing.
 pub const JOIN_TOKEN: Duration = Duration::from_secs(15 * 60);
 
-/// Longest token that is looked at; ours stay below 500 bytes for the longest meeting name.
+/// How long after it was last renewed a resume token brings a membership back that the server does not know, since
+/// it died and was started again: a machine that reboots with its updates takes a few minutes, and after ten
+/// people have gone elsewhere. Short, since a role that was taken away while nobody wrote it down is worth as long.
+pub const RESUME_TOKEN: Duration = Duration::from_secs(10 * 60);
+
+/// Longest token that is looked at; ours stay below 800 bytes for the longest meeting name.
 pub const TOKEN_BYTES_MAX: usize = 1024;
 
 /// Shortest secret that may be configured: the length of the HMAC's output (RFC 7518 section 3.2).
@@ -27,6 +32,22 @@ const HEADER: &str = "eyJhbGciOiJIUzI1NiJ9";
 /// Signs and verifies tokens.
 pub struct Signer {
     key: hmac::Key,
+    /// Names this life of the server among all that share the secret; random.
+    life: u64,
+}
+
+/// A membership as a resume token vouches for it: all of it that outlives the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vouched {
+    /// The membership.
+    pub member: PeerId,
+    /// Its role.
+    pub role: Role,
+    /// The meeting's id in the life of the server that signed this.
+    pub room: RoomId,
+    /// Whether the membership may be brought back if it is not known: not so once the token has expired, and not so
+    /// if this very server signed it, which would know the membership unless it has ended.
+    pub may_return: bool,
 }
 
 /// What a token vouches for.
@@ -42,13 +63,22 @@ pub enum Claims {
         /// Until when, in seconds since 1970.
         exp: u64,
     },
-    /// Its bearer may take up this membership again, for as long as the meeting keeps it. It is the same all
-    /// along: a `welcome` that is lost on the way must not lock anyone out.
+    /// Its bearer may take up this membership again: for as long as the meeting keeps it, and from a server that
+    /// died until it expires. Earlier ones stay good beside the newest: a message that is lost on the way must not
+    /// lock anyone out.
     Resume {
-        /// The meeting. Its id dies with it, so a token never fits a later meeting of the same name.
+        /// The meeting's canonical name.
+        meeting: String,
+        /// The meeting's id.
         room: RoomId,
         /// The membership.
         member: PeerId,
+        /// Its role.
+        role: Role,
+        /// Which life of the server signed it.
+        life: u64,
+        /// Until when it brings the membership back to a later one, in seconds since 1970.
+        exp: u64,
     },
 }
 
@@ -60,12 +90,15 @@ impl Signer {
     pub fn random() -> Result<Self, getrandom::Error> {
         let mut secret = [0u8; SECRET_BYTES_MIN];
         getrandom::fill(&mut secret)?;
-        Ok(Self::new(&secret))
+        Self::new(&secret)
     }
 
-    /// A signer with a configured secret of at least [`SECRET_BYTES_MIN`] bytes.
-    pub fn new(secret: &[u8]) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
+    /// A signer with a kept secret of at least [`SECRET_BYTES_MIN`] bytes.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub fn new(secret: &[u8]) -> Result<Self, getrandom::Error> {
+        Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret), life: getrandom::u64()? })
     }
 
     /// A join token good for [`JOIN_TOKEN`] from `now`.
@@ -74,9 +107,19 @@ impl Signer {
         self.sign(&Claims::Join { meeting: meeting.into(), role, exp })
     }
 
-    /// The resume token of a membership.
-    pub fn resume(&self, room: RoomId, member: PeerId) -> String {
-        self.sign(&Claims::Resume { room, member })
+    /// A resume token of a membership, good for [`RESUME_TOKEN`] from `now`.
+    pub fn resume(&self, now: SystemTime, meeting: &str, room: RoomId, member: PeerId, role: Role) -> String {
+        let exp = seconds(now) + RESUME_TOKEN.as_secs();
+        self.sign(&Claims::Resume { meeting: meeting.into(), room, member, role, life: self.life, exp })
+    }
+
+    /// What a resume token vouches for in this meeting; `None` if it is not genuine, or for something else.
+    pub fn vouched(&self, now: SystemTime, token: &str, meeting: &str) -> Option<Vouched> {
+        let Claims::Resume { meeting: named, room, member, role, life, exp } = self.verify(token)? else {
+            return None;
+        };
+        let may_return = life != self.life && !is_expired(now, exp);
+        (named == meeting).then_some(Vouched { member, role, room, may_return })
     }
 
     fn sign(&self, claims: &Claims) -> String {
@@ -119,7 +162,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn signer() -> Signer {
-        Signer::new(&[7; 32])
+        Signer::new(&[7; 32]).expect("random")
     }
 
     #[test]
@@ -138,8 +181,8 @@ mod tests {
 
     #[test]
     fn another_secret_or_algorithm_is_forged() {
-        let token = signer().resume(RoomId(1), PeerId(2));
-        assert!(Signer::new(&[8; 32]).verify(&token).is_none());
+        let token = signer().resume(UNIX_EPOCH, "plaza", RoomId(1), PeerId(2), Role::Member);
+        assert!(Signer::new(&[8; 32]).expect("random").verify(&token).is_none());
         let none =
             format!("{}.{}.", BASE64.encode(br#"{"alg":"none"}"#), token.split('.').nth(1).expect("claims"));
         assert!(signer().verify(&none).is_none());
@@ -150,6 +193,23 @@ mod tests {
         let name = "\u{10ffff}".repeat(crate::registry::MEETING_CHARS_MAX);
         let token = signer().join(SystemTime::now(), &name, Role::Member);
         assert!(signer().verify(&token).is_some(), "{} bytes", token.len());
+        let ids = u64::MAX >> 11;
+        let token = signer().resume(SystemTime::now(), &name, RoomId(ids), PeerId(ids), Role::Member);
+        assert!(signer().verify(&token).is_some() && token.len() < 800, "{} bytes", token.len());
+    }
+
+    #[test]
+    fn a_resume_token_vouches_for_one_membership_of_one_meeting_to_a_later_server_until_it_expires() {
+        let (earlier, later) = (signer(), signer());
+        let token = earlier.resume(UNIX_EPOCH, "plaza", RoomId(1), PeerId(2), Role::Host);
+        let vouched = Vouched { member: PeerId(2), role: Role::Host, room: RoomId(1), may_return: true };
+        assert_eq!(later.vouched(UNIX_EPOCH, &token, "plaza"), Some(vouched.clone()));
+        let known = Vouched { may_return: false, ..vouched };
+        assert_eq!(later.vouched(UNIX_EPOCH + RESUME_TOKEN, &token, "plaza"), Some(known.clone()));
+        assert_eq!(earlier.vouched(UNIX_EPOCH, &token, "plaza"), Some(known), "what it forgot has ended");
+        assert_eq!(later.vouched(UNIX_EPOCH, &token, "elsewhere"), None);
+        let join = earlier.join(UNIX_EPOCH, "plaza", Role::Host);
+        assert_eq!(later.vouched(UNIX_EPOCH, &join, "plaza"), None, "a join token is no resume token");
     }
 
     proptest! {

@@ -5,14 +5,18 @@ use crate::auth::{SECRET_BYTES_MIN, Signer};
 use crate::config::{Config, Timing};
 use crate::http::{self, Connection, TokenLimit};
 use crate::media::{self, EVENTS_MAX, EventSink, MediaPlane};
-use crate::registry::{MEETINGS_MAX, Registry};
+use crate::registry::{MEETINGS_MAX, Registry, Service};
+use crate::state;
 use crate::tls::{self, CONNECTIONS_MAX, Gate};
+use asamblea_sfu_io::batch;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -21,6 +25,9 @@ const STOP: Duration = Duration::from_millis(1300);
 
 /// How long the media plane's threads may take to end after that.
 const STOP_MEDIA: Duration = Duration::from_millis(500);
+
+/// Connections that the kernel completes before they are accepted: a meeting that comes back at once.
+const BACKLOG: i32 = 1024;
 
 /// How often a free port is tried that is free for TCP but not for UDP.
 const FREE_PORT_TRIES: usize = 20;
@@ -71,7 +78,6 @@ pub(crate) struct Shared {
     pub(crate) signer: Arc<Signer>,
     pub(crate) tokens: TokenLimit,
     pub(crate) timing: Timing,
-    pub(crate) stopping: watch::Sender<bool>,
     /// One permit for each WebSocket that lives.
     pub(crate) places: Arc<Semaphore>,
 }
@@ -83,6 +89,8 @@ pub struct Bridge {
     plane: Arc<dyn MediaPlane>,
     shared: Arc<Shared>,
     server: JoinHandle<()>,
+    /// Ends when the listener is closed.
+    accepting: Mutex<JoinHandle<()>>,
     router: JoinHandle<()>,
 }
 
@@ -131,23 +139,22 @@ impl Bridge {
             signer,
             tokens: TokenLimit::new(),
             timing: config.timing,
-            stopping: watch::Sender::new(false),
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         });
-        let gate = Gate::open(listener, tls);
+        let (gate, accepting) = Gate::open(listener, tls);
         let app = http::router(Arc::clone(&shared));
-        let mut stopping = shared.stopping.subscribe();
+        let mut service = shared.registry.service();
         let server = tokio::spawn(async move {
             let serve = axum::serve(gate, app.into_make_service_with_connect_info::<Connection>());
             let stopped = async move {
                 // An error means that the bridge was dropped, which is as good as stopping.
-                let _ = stopping.wait_for(|stopping| *stopping).await;
+                let _ = service.wait_for(|service| *service != Service::Open).await;
             };
             // The listener never fails, so neither does this.
             let _ = serve.with_graceful_shutdown(stopped).await;
         });
         tracing::info!("the bridge is up");
-        Ok(Self { port, network, plane, shared, server, router })
+        Ok(Self { port, network, plane, shared, server, accepting: Mutex::new(accepting), router })
     }
 
     /// The port of HTTP, HTTPS and media.
@@ -165,11 +172,31 @@ impl Bridge {
         self.shared.registry.meetings()
     }
 
+    /// Makes place for another process that has the port, or will have it: gives the listeners up, then has everyone
+    /// move over, and forwards what flows until they did, but no longer than [`Timing::moving`]. What is left after
+    /// that is for [`Self::stop`].
+    pub async fn make_place(&self) {
+        let registry = &self.shared.registry;
+        registry.close();
+        let plane = Arc::clone(&self.plane);
+        // Joins a thread, which is not for a task to wait for.
+        let media = tokio::task::spawn_blocking(move || plane.yield_port());
+        // Only when both are closed does everyone who is told reach the other process.
+        let mut accepting = self.accepting.lock().await;
+        let closed = async { tokio::join!(media, &mut *accepting) };
+        if timeout(STOP_MEDIA, closed).await.is_err() {
+            tracing::warn!("the port is not given up in time");
+        }
+        tracing::info!("the bridge makes place for another");
+        if timeout(self.shared.timing.moving, registry.make_place()).await.is_err() {
+            tracing::info!("not everyone has moved in time");
+        }
+    }
+
     /// Says `bye` to everyone, ends every meeting and stops, in less than two seconds.
     pub async fn stop(self) {
         let orderly = async {
             self.shared.registry.stop().await;
-            self.shared.stopping.send_replace(true);
             // All permits back means that every socket has had its last words.
             let _ = self.shared.places.acquire_many(CONNECTIONS_MAX as u32).await;
         };
@@ -193,8 +220,8 @@ async fn listen(
     plane: impl Fn(u16) -> Result<Arc<dyn MediaPlane>, StartError>,
 ) -> Result<(TcpListener, u16, Arc<dyn MediaPlane>), StartError> {
     for attempt in 1.. {
-        let listener =
-            bind(config.bind, config.port).await.map_err(|e| StartError::of_bind(config.port, e))?;
+        let listener = bind(config.bind, config.port, config.take_over)
+            .map_err(|e| StartError::of_bind(config.port, e))?;
         let port = listener.local_addr().map_err(StartError::Listen)?.port();
         match plane(port) {
             Ok(plane) => return Ok((listener, port, plane)),
@@ -206,27 +233,61 @@ async fn listen(
 }
 
 /// On all addresses where none is given: on IPv6 and IPv4 at once, or on IPv4 where there is no IPv6.
-async fn bind(address: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
+fn bind(address: Option<IpAddr>, port: u16, take_over: bool) -> io::Result<TcpListener> {
     if let Some(address) = address {
-        return TcpListener::bind(SocketAddr::new(address, port)).await;
+        return bind_to(SocketAddr::new(address, port), take_over);
     }
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+    match bind_to((Ipv6Addr::UNSPECIFIED, port).into(), take_over) {
         Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable)
             || error.raw_os_error() == Some(97) /* EAFNOSUPPORT */ =>
         {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+            bind_to((Ipv4Addr::UNSPECIFIED, port).into(), take_over)
         }
         bound => bound,
     }
 }
 
-fn signer(config: &Config) -> Result<Signer, StartError> {
-    let Some(file) = &config.secret_file else { return Ok(Signer::random()?) };
-    let secret = std::fs::read(file).map_err(|error| StartError::Secret(error.to_string()))?;
-    if secret.len() < SECRET_BYTES_MIN {
-        return Err(StartError::Secret(format!("it has fewer than {SECRET_BYTES_MIN} bytes")));
+/// A listener that another process of the same user may join, if it is told to take over. It is shared after it was
+/// bound, so that a second server does not start by mistake.
+fn bind_to(address: SocketAddr, take_over: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address == SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port())) {
+        socket.set_only_v6(false)?;
     }
-    Ok(Signer::new(&secret))
+    // Connections of an earlier process may still linger on the port.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if take_over {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.set_reuse_port(true)?;
+    socket.listen(BACKLOG)?;
+    // Who listened first gets every connection, until that one closes.
+    batch::elect_first_of_port(socket.as_fd())?;
+    TcpListener::from_std(socket.into())
+}
+
+/// With the secret that outlives the process, if there is a place for it.
+fn signer(config: &Config) -> Result<Signer, StartError> {
+    if let Some(file) = &config.secret_file {
+        let secret = std::fs::read(file).map_err(|error| StartError::Secret(error.to_string()))?;
+        if secret.len() < SECRET_BYTES_MIN {
+            return Err(StartError::Secret(format!("it has fewer than {SECRET_BYTES_MIN} bytes")));
+        }
+        return Ok(Signer::new(&secret)?);
+    }
+    match state::folder(config.state_dir.as_deref()).map(|folder| state::secret(&folder)) {
+        Some(Ok(secret)) => return Ok(Signer::new(&secret)?),
+        Some(Err(error)) => tracing::warn!(
+            %error,
+            "the state folder cannot be used: after a restart people come back as newcomers (--state-dir)"
+        ),
+        None => {
+            tracing::warn!("no state folder: after a restart people come back as newcomers (--state-dir)")
+        }
+    }
+    Ok(Signer::random()?)
 }
 
 /// Where others reach this machine: what was configured, else the interfaces' addresses, IPv4 first. Link-local

@@ -2,6 +2,7 @@
 //! be told.
 
 use clap::Parser;
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,12 @@ pub struct Timing {
     /// How long the membership of a lost socket is kept: longer than a Wi-Fi change, a sleep of the phone's screen
     /// or a restarted router takes, shorter than people wait for someone who is gone.
     pub resume: Duration,
+    /// How often everyone gets a fresh resume token; see [`crate::auth::RESUME_TOKEN`] for how long one is good. A
+    /// server may so be away for the difference. More often would gain little and cost a message each.
+    pub renew: Duration,
+    /// How long a server that makes place for another goes on forwarding. Clients need a second or two on a bad
+    /// line; container runtimes kill after ten.
+    pub moving: Duration,
 }
 
 impl Default for Timing {
@@ -27,6 +34,8 @@ impl Default for Timing {
             ping: Duration::from_secs(5),
             silence: Duration::from_secs(15),
             resume: Duration::from_secs(60),
+            renew: Duration::from_secs(60),
+            moving: Duration::from_secs(8),
         }
     }
 }
@@ -58,9 +67,18 @@ pub struct Config {
     #[arg(long, env = "ASAMBLEA_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
-    /// File with 32 random bytes or more that sign the tokens [default: random at each start]
+    /// File with 32 random bytes or more that sign the tokens [default: one that is made in the state folder]
     #[arg(long, env = "ASAMBLEA_SECRET_FILE", value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
+
+    /// Folder for what outlives a restart, which is that secret; empty for none
+    /// [default: $STATE_DIRECTORY, else $XDG_STATE_HOME/asamblea, else ~/.local/state/asamblea]
+    #[arg(long, env = "ASAMBLEA_STATE_DIR", value_name = "FOLDER")]
+    pub state_dir: Option<OsString>,
+
+    /// Share the port with a running bridge of the same user, and serve once that one is told to end (SIGTERM)
+    #[arg(long, env = "ASAMBLEA_TAKE_OVER")]
+    pub take_over: bool,
 
     /// Threads that forward media [default: one for each core]
     #[arg(long, env = "ASAMBLEA_SHARDS", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -81,6 +99,7 @@ pub struct Config {
 }
 
 impl Default for Config {
+    /// What the command line's defaults are, but that nothing is written anywhere.
     fn default() -> Self {
         Self {
             port: PORT,
@@ -89,6 +108,8 @@ impl Default for Config {
             tls_cert: None,
             tls_key: None,
             secret_file: None,
+            state_dir: Some(OsString::new()),
+            take_over: false,
             shards: None,
             pad_runs: true,
             log: "info".into(),
@@ -105,6 +126,14 @@ mod tests {
     fn nothing_has_to_be_told() {
         let config = Config::try_parse_from(["asamblea"]).expect("no flag is required");
         assert_eq!((config.port, config.bind), (PORT, None));
+    }
+
+    #[test]
+    fn the_state_folder_may_be_named_or_none() {
+        let state = |flags: &[&str]| Config::try_parse_from(flags).expect("fine").state_dir;
+        assert_eq!(state(&["asamblea"]), None);
+        assert_eq!(state(&["asamblea", "--state-dir", ""]), Some(OsString::new()));
+        assert_eq!(state(&["asamblea", "--state-dir", "here"]), Some("here".into()));
     }
 
     #[test]

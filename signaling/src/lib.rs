@@ -5,7 +5,7 @@
 //! of [`ws`], says `hello` ([`protocol`]); the [`registry`] finds or makes the meeting and its [`room`] machine
 //! decides; what it wants from the media plane goes through [`media`].
 //!
-//! Nothing here touches a packet, and nothing is written to disk.
+//! Nothing here touches a packet, and nothing but the secret of [`state`] is written to disk.
 
 pub mod auth;
 pub mod bridge;
@@ -16,6 +16,7 @@ pub mod media;
 pub mod protocol;
 pub mod registry;
 pub mod room;
+pub mod state;
 pub mod telemetry;
 pub mod tls;
 pub mod ws;
@@ -28,7 +29,8 @@ use greeting::Language;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs the bridge until Ctrl-C or SIGTERM. Everything the program does, so that `main` is one line.
+/// Runs the bridge until Ctrl-C, which stops it at once, or SIGTERM, which has everyone move to the next process
+/// first. Everything the program does, so that `main` is one line.
 pub fn run() -> ExitCode {
     let config = Config::parse();
     let language = Language::of_environment();
@@ -62,9 +64,17 @@ async fn run_until_signal(config: Config, language: Language) -> Result<(), Star
     println!("{}", greeting::links(language, bridge.port(), bridge.network(), &meeting, own_certificate));
     // For programs that started the bridge, in no language.
     println!("listening on port {}", bridge.port());
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    let is_planned = tokio::select! {
+        _ = interrupt.recv() => false,
+        _ = terminate.recv() => true,
+    };
+    if is_planned {
+        // Asked for once more, it is to be done with.
+        tokio::select! {
+            () = bridge.make_place() => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     }
     bridge.stop().await;
     Ok(())

@@ -20,6 +20,9 @@ pub trait MediaPlane: Send + Sync + 'static {
     /// Takes a command. Must not block for long: rooms call it from their tasks.
     fn handle(&self, command: Command);
 
+    /// Gives its port up to whoever listens there next, while paths that are open go on; returns when it is done.
+    fn yield_port(&self);
+
     /// Ends it; returns when its port is free. Commands after it do nothing.
     fn stop(&self);
 }
@@ -27,6 +30,10 @@ pub trait MediaPlane: Send + Sync + 'static {
 impl MediaPlane for plane::MediaPlane {
     fn handle(&self, command: Command) {
         plane::MediaPlane::handle(self, command);
+    }
+
+    fn yield_port(&self) {
+        plane::MediaPlane::yield_port(self);
     }
 
     fn stop(&self) {
@@ -40,6 +47,7 @@ pub(crate) fn start(config: &Config, port: u16, sink: EventSink) -> Result<Arc<d
         bind: SocketAddr::new(config.bind.unwrap_or(Ipv6Addr::UNSPECIFIED.into()), port),
         public_addresses: config.public_address.clone(),
         shards: config.shards.map_or(0, usize::from),
+        take_over: config.take_over,
         pad_runs: config.pad_runs,
         events: Box::new(move |event| sink(event)),
     });

@@ -88,11 +88,12 @@ pub enum ServerMessage {
         /// The client's own member id.
         #[ts(type = "number")]
         member: PeerId,
-        /// Presented in a later `hello` to take up the same membership.
+        /// Presented in a later `hello` to take up the same membership; a `resume` message replaces it.
         resume: String,
         /// Whether this continues an earlier membership: its media transport may still be up, its published state
         /// and slots are as they were. If false after a resume was asked for, the client starts afresh: new peer
-        /// connection, revisions from 1.
+        /// connection, revisions from 1. The member id may be the earlier one even then, after the server was
+        /// started again.
         resumed: bool,
         /// The newest offer revision the server has seen from this membership.
         revision: u32,
@@ -108,6 +109,11 @@ pub enum ServerMessage {
         silence_ms_max: u32,
         /// For how long a lost socket's membership is kept.
         resume_ms_max: u32,
+    },
+    /// A fresh resume token, in place of the one before; comes every minute or so.
+    Resume {
+        /// Presented in a later `hello` to take up the same membership.
+        token: String,
     },
     /// Answers an `offer`.
     Answer {
@@ -188,7 +194,7 @@ pub enum ServerMessage {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, TS)]
 #[ts(export_to = "protocol.ts")]
 pub struct Member {
-    /// Names the membership; random, never reused.
+    /// Names the membership; random, never another's.
     #[ts(type = "number")]
     pub id: PeerId,
     /// The shown name; may be empty and need not be unique.

@@ -4,20 +4,20 @@
 //! registry never looks into a room: it routes arrivals by name and media events by peer, and carries out the
 //! effects of each room in that room's own task. A room that panics ends alone.
 
-use crate::auth::{Claims, Signer};
+use crate::auth::{Signer, Vouched};
 use crate::config::Timing;
 use crate::media::{Events, MediaPlane};
-use crate::protocol::{ClientMessage, ErrorCode};
-use crate::room::{Arrival, Effect, Role, Room, RoomSettings, SocketId};
+use crate::protocol::{ByeReason, ClientMessage, ErrorCode, ServerMessage};
+use crate::room::{Arrival, Effect, Returning, Role, Room, RoomSettings, SocketId};
 use asamblea_seam::{Command, Event, PeerId, RoomId};
 use axum::extract::ws::Utf8Bytes;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// Most meetings at one time: each is a task and a few kilobytes, and one machine's cores are used up long
 /// before.
@@ -124,6 +124,8 @@ pub enum Input {
     Lost(SocketId),
     /// From the media plane.
     Media(Event),
+    /// The server makes place for another process.
+    Move,
     /// The server stops.
     Stop,
 }
@@ -147,6 +149,46 @@ pub struct Hello {
     pub loopback: bool,
 }
 
+/// Whether the server is there for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// It is.
+    Open,
+    /// It makes place for another process: nobody is let in, media goes on for a while.
+    Moving,
+    /// It stops.
+    Stopping,
+}
+
+impl Service {
+    /// The last word to a socket when the service is not open any more.
+    pub fn last_word(self) -> Option<LastWord> {
+        match self {
+            Service::Open => None,
+            Service::Moving => Some(LastWord::Bye(ByeReason::Moving)),
+            Service::Stopping => Some(LastWord::Bye(ByeReason::Stopping)),
+        }
+    }
+}
+
+/// What is said before a socket is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastWord {
+    /// A fatal error.
+    Fatal(ErrorCode, &'static str),
+    /// It is on purpose.
+    Bye(ByeReason),
+}
+
+impl From<LastWord> for ServerMessage {
+    fn from(last: LastWord) -> Self {
+        match last {
+            LastWord::Fatal(code, message) => Self::Error { code, message: message.into(), fatal: true },
+            LastWord::Bye(reason) => Self::Bye { reason },
+        }
+    }
+}
+
 /// All meetings.
 pub struct Registry {
     meetings: DashMap<MeetingName, Handle>,
@@ -158,7 +200,9 @@ pub struct Registry {
     signer: Arc<Signer>,
     permits: Arc<Semaphore>,
     sockets: AtomicU64,
-    stopping: AtomicBool,
+    service: watch::Sender<Service>,
+    /// Told when a meeting has ended.
+    ended: Notify,
     timing: Timing,
 }
 
@@ -183,7 +227,8 @@ impl Registry {
             signer,
             permits: Arc::new(Semaphore::new(meetings_max)),
             sockets: AtomicU64::new(0),
-            stopping: AtomicBool::new(false),
+            service: watch::Sender::new(Service::Open),
+            ended: Notify::new(),
             timing,
         })
     }
@@ -198,26 +243,44 @@ impl Registry {
         SocketId(self.sockets.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Whether the server is there for people, and every change of it.
+    pub fn service(&self) -> watch::Receiver<Service> {
+        self.service.subscribe()
+    }
+
     /// Brings an arrival to its meeting, which begins if need be, and returns where its messages go.
     ///
+    /// A meeting is found by its name alone. One that begins with someone who returns from a server that died gets
+    /// its earlier id, one that begins with a newcomer a fresh one, and whoever comes later joins what is there:
+    /// so all of them meet, in whatever order they come.
+    ///
     /// # Errors
-    /// The code and words of the fatal error that the socket gets.
+    /// The last word to the socket.
     pub fn enter(
         self: &Arc<Self>,
         hello: Hello,
         socket: SocketHandle,
-    ) -> Result<mpsc::Sender<Input>, (ErrorCode, &'static str)> {
-        let random = |_| (ErrorCode::ServerFull, "the server has no random numbers");
-        let resume = hello.resume.as_deref().and_then(|token| self.signer.verify(token));
+    ) -> Result<mpsc::Sender<Input>, LastWord> {
+        let refuse = LastWord::Fatal;
+        let random = |_| refuse(ErrorCode::ServerFull, "the server has no random numbers");
+        let now = SystemTime::now();
+        let name = hello.meeting.as_str();
+        let vouched = hello.resume.as_deref().and_then(|token| self.signer.vouched(now, token, name));
+        // A membership that is known is for its room to take up.
+        let vouched = vouched
+            .map(|it| Vouched { may_return: it.may_return && !self.peers.contains_key(&it.member), ..it });
+        let back = vouched.as_ref().filter(|it| it.may_return);
         let fresh = self.fresh_peer().map_err(random)?;
         let fresh_room = RoomId(random_id().map_err(random)?);
         let arrival = |room: RoomId| Arrival {
             fresh,
-            fresh_resume: self.signer.resume(room, fresh),
-            resume: match resume {
-                Some(Claims::Resume { room: named, member }) if named == room => Some(member),
-                _ => None,
-            },
+            fresh_resume: self.signer.resume(now, name, room, fresh, hello.role),
+            resume: vouched.as_ref().map(|it| Returning {
+                member: it.member,
+                role: it.role,
+                resume: self.signer.resume(now, name, room, it.member, it.role),
+                may_return: it.may_return,
+            }),
             may_begin: !hello.expired,
             role: hello.role,
             name: hello.name.clone(),
@@ -232,33 +295,41 @@ impl Registry {
                 let input = Input::Arrival(socket, arrival(handle.id));
                 match handle.mailbox.try_send(input) {
                     Ok(()) => Ok(handle.mailbox.clone()),
-                    Err(_) => Err((ErrorCode::ServerFull, "the meeting is too busy; try again in a moment")),
+                    Err(_) => {
+                        let why = "the meeting is too busy; try again in a moment";
+                        Err(refuse(ErrorCode::ServerFull, why))
+                    }
                 }
             }
             entry => {
-                if hello.expired {
-                    return Err((ErrorCode::InvalidToken, "the join token has expired"));
+                if hello.expired && back.is_none() {
+                    return Err(refuse(ErrorCode::InvalidToken, "the join token has expired"));
                 }
-                if self.stopping.load(Ordering::Acquire) {
-                    return Err((ErrorCode::ServerFull, "the server is stopping"));
+                if let Some(last) = self.service.borrow().last_word() {
+                    return Err(last);
                 }
-                let permit = Arc::clone(&self.permits)
-                    .try_acquire_owned()
-                    .map_err(|_| (ErrorCode::ServerFull, "the server holds as many meetings as it may"))?;
+                let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
+                    refuse(ErrorCode::ServerFull, "the server holds as many meetings as it may")
+                })?;
+                // A room that is just ending may still have the earlier id.
+                let id = back
+                    .map(|it| it.room)
+                    .filter(|room| !self.rooms.contains_key(room))
+                    .unwrap_or(fresh_room);
                 let (mailbox, inputs) = mpsc::channel(MAILBOX);
                 mailbox
-                    .try_send(Input::Arrival(socket, arrival(fresh_room)))
+                    .try_send(Input::Arrival(socket, arrival(id)))
                     .expect("a new mailbox has room for one");
-                entry.insert(Handle { id: fresh_room, mailbox: mailbox.clone() });
-                self.rooms.insert(fresh_room, mailbox.clone());
-                let settings = RoomSettings::new(fresh_room, hello.meeting.as_str().to_owned(), self.timing);
+                entry.insert(Handle { id, mailbox: mailbox.clone() });
+                self.rooms.insert(id, mailbox.clone());
+                let settings = RoomSettings::new(id, name.to_owned(), self.timing);
                 let task = RoomTask {
                     room: Room::new(settings),
                     sockets: HashMap::new(),
                     present: Present {
                         registry: Arc::clone(self),
                         name: hello.meeting,
-                        room: fresh_room,
+                        room: id,
                         peers: HashSet::new(),
                     },
                     mailbox: mailbox.downgrade(),
@@ -270,13 +341,39 @@ impl Registry {
         }
     }
 
+    /// Lets no meeting begin and has sockets at the door go on to another process.
+    pub fn close(&self) {
+        self.service.send_replace(Service::Moving);
+    }
+
+    /// Makes place for another process: says so to everyone and lets nobody in; returns when the last meeting has
+    /// ended because everyone has gone over. Whoever calls this decides how long to wait for it.
+    pub async fn make_place(&self) {
+        self.tell_all(Service::Moving, || Input::Move).await;
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            // Before the look, so that an end right after it is not missed.
+            ended.as_mut().enable();
+            if self.meetings.is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
     /// Ends every meeting and lets none begin.
     pub async fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.tell_all(Service::Stopping, || Input::Stop).await;
+    }
+
+    async fn tell_all(&self, service: Service, input: impl Fn() -> Input) {
+        // First, so that no meeting begins unseen: whoever makes one looks while it holds the map's lock.
+        self.service.send_replace(service);
         let mailboxes: Vec<_> = self.meetings.iter().map(|meeting| meeting.mailbox.clone()).collect();
         for mailbox in mailboxes {
             // A room that is gone has nobody left to tell.
-            let _ = mailbox.send(Input::Stop).await;
+            let _ = mailbox.send(input()).await;
         }
     }
 
@@ -346,12 +443,14 @@ struct Present {
 
 impl Drop for Present {
     fn drop(&mut self) {
-        self.registry.rooms.remove(&self.room);
         self.registry.meetings.remove_if(&self.name, |_, handle| handle.id == self.room);
         for peer in self.peers.drain() {
             self.registry.peers.remove(&peer);
             self.registry.plane.handle(Command::Leave { peer });
         }
+        // Last: while it stands here the id is not taken for the next meeting of this name.
+        self.registry.rooms.remove(&self.room);
+        self.registry.ended.notify_waiters();
     }
 }
 
@@ -394,6 +493,7 @@ impl RoomTask {
                 self.room.handle_socket_lost(now, socket);
             }
             Input::Media(event) => self.room.handle_media_event(now, event),
+            Input::Move => self.room.handle_move(now),
             Input::Stop => self.room.handle_stop(),
         }
     }
@@ -407,6 +507,14 @@ impl RoomTask {
                     for socket in sockets {
                         self.send(socket, Outgoing::Text(text.clone()));
                     }
+                }
+                Effect::Renew { socket, member, role } => {
+                    let (name, room) = (self.present.name.as_str(), self.present.room);
+                    let token =
+                        self.present.registry.signer.resume(SystemTime::now(), name, room, member, role);
+                    let message = ServerMessage::Resume { token };
+                    let text = serde_json::to_string(&message).expect("plain values serialise");
+                    self.send(socket, Outgoing::Text(text.into()));
                 }
                 Effect::Media(command) => {
                     match command {

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -45,11 +46,11 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Starts to accept. Ends when the gate is dropped.
-    pub fn open(listener: TcpListener, tls: Arc<ServerConfig>) -> Self {
+    /// Starts to accept. The task ends, and with it the listener, once the gate is dropped.
+    pub fn open(listener: TcpListener, tls: Arc<ServerConfig>) -> (Self, JoinHandle<()>) {
         let (sender, ready) = mpsc::channel(16);
-        tokio::spawn(accept(listener, TlsAcceptor::from(tls), sender));
-        Self { ready }
+        let task = tokio::spawn(accept(listener, TlsAcceptor::from(tls), sender));
+        (Self { ready }, task)
     }
 }
 

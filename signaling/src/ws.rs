@@ -9,8 +9,8 @@ use crate::auth::{Claims, is_expired};
 use crate::bridge::Shared;
 use crate::config::Timing;
 use crate::http::Connection;
-use crate::protocol::{ByeReason, ClientMessage, ErrorCode, FRAME_BYTES_MAX, ServerMessage, VERSIONS};
-use crate::registry::{Hello, Input, MeetingName, Outgoing, QUEUE, SocketHandle};
+use crate::protocol::{ClientMessage, ErrorCode, FRAME_BYTES_MAX, ServerMessage, VERSIONS};
+use crate::registry::{Hello, Input, LastWord, MeetingName, Outgoing, QUEUE, Service, SocketHandle};
 use crate::room::SocketId;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use governor::clock::DefaultClock;
@@ -57,13 +57,13 @@ pub(crate) async fn serve(
 ) {
     // Held to the end, so that the bridge can wait for the last words.
     let Ok(_place) = Arc::clone(&shared.places).try_acquire_owned() else { return };
-    let mut stopping = shared.stopping.subscribe();
+    let mut service = shared.registry.service();
     let mut door = Door { budget: Budget::new(), shared: &shared, loopback };
     let hello = tokio::select! {
         hello = timeout(shared.timing.hello, door.hello(&mut socket)) => hello.unwrap_or_else(|_| {
             Err(Some(fatal(ErrorCode::NotJoined, "hello did not come in time")))
         }),
-        () = stopped(&mut stopping) => Err(Some(ServerMessage::Bye { reason: ByeReason::Stopping })),
+        last = closed(&mut service) => Err(last),
     };
     let budget = door.budget;
     let entered = hello.and_then(|hello| Visit::enter(hello, &shared, budget).map_err(Some));
@@ -74,7 +74,7 @@ pub(crate) async fn serve(
     tracing::debug!(secure = connection.secure, "socket ended");
     let farewell = async {
         if let Some(message) = last {
-            let _ = socket.send(text(&message)).await;
+            let _ = socket.send(text(&message.into())).await;
         }
         let close = CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::from_static("") };
         let _ = socket.send(Message::Close(Some(close))).await;
@@ -84,9 +84,10 @@ pub(crate) async fn serve(
     let _ = timeout(FAREWELL, farewell).await;
 }
 
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    // An error means that the bridge is gone, which is as good as stopping.
-    let _ = stopping.wait_for(|stopping| *stopping).await;
+/// Waits until the server is not there for people any more; returns what to say about it.
+async fn closed(service: &mut watch::Receiver<Service>) -> Option<LastWord> {
+    // An error means that the bridge is gone, and says it all.
+    service.wait_for(|service| *service != Service::Open).await.ok()?.last_word()
 }
 
 /// The life of a socket before its `hello`.
@@ -105,7 +106,7 @@ struct Greeting {
 
 impl Door<'_> {
     /// Waits for a valid `hello`. The error is the last thing to say, if anything.
-    async fn hello(&mut self, socket: &mut WebSocket) -> Result<Hello, Option<ServerMessage>> {
+    async fn hello(&mut self, socket: &mut WebSocket) -> Result<Hello, Option<LastWord>> {
         loop {
             let (code, message) = match self.budget.take(socket.recv().await) {
                 Taken::Message(ClientMessage::Hello { versions, token, name, resume }) => {
@@ -137,7 +138,7 @@ impl Door<'_> {
         token: &str,
         name: String,
         resume: Option<String>,
-    ) -> Result<Hello, ServerMessage> {
+    ) -> Result<Hello, LastWord> {
         let version = common_version(versions)?;
         let Some(Claims::Join { meeting, role, exp }) = self.shared.signer.verify(token) else {
             return Err(fatal(ErrorCode::InvalidToken, "the join token is not genuine"));
@@ -149,7 +150,7 @@ impl Door<'_> {
     }
 }
 
-fn common_version(versions: &[u16]) -> Result<u16, ServerMessage> {
+fn common_version(versions: &[u16]) -> Result<u16, LastWord> {
     VERSIONS
         .iter()
         .rev()
@@ -171,25 +172,25 @@ struct Visit {
 }
 
 impl Visit {
-    fn enter(hello: Hello, shared: &Shared, budget: Budget) -> Result<Self, ServerMessage> {
+    fn enter(hello: Hello, shared: &Shared, budget: Budget) -> Result<Self, LastWord> {
         let id = shared.registry.next_socket();
         let (sender, outgoing) = mpsc::channel(QUEUE);
         let queue = sender.downgrade();
         let cut = Arc::new(Notify::new());
         let handle = SocketHandle { id, queue: sender, cut: Arc::clone(&cut) };
-        let mailbox = shared.registry.enter(hello, handle).map_err(|(code, message)| fatal(code, message))?;
+        let mailbox = shared.registry.enter(hello, handle)?;
         Ok(Self { id, mailbox, outgoing, queue, cut, budget, timing: shared.timing })
     }
 
     /// Serves the socket until either side ends it; what is returned is the last thing to say, if anything.
-    async fn run(mut self, socket: &mut WebSocket) -> Option<ServerMessage> {
+    async fn run(mut self, socket: &mut WebSocket) -> Option<LastWord> {
         let last = self.converse(socket).await;
         // The room may have ended by itself.
         let _ = self.mailbox.send(Input::Lost(self.id)).await;
         last
     }
 
-    async fn converse(&mut self, socket: &mut WebSocket) -> Option<ServerMessage> {
+    async fn converse(&mut self, socket: &mut WebSocket) -> Option<LastWord> {
         let cut = Arc::clone(&self.cut);
         let too_slow = || Some(fatal(ErrorCode::TooSlow, "messages were not read in time; resume"));
         let mut heard = Instant::now();
@@ -272,7 +273,7 @@ enum Taken {
     /// Nothing to do.
     Nothing,
     /// The socket is over; the last thing to say, if anything.
-    Ended(Option<ServerMessage>),
+    Ended(Option<LastWord>),
 }
 
 impl Budget {
@@ -335,7 +336,7 @@ fn too_many() -> Taken {
 }
 
 /// What to say when the WebSocket layer gave up on a socket. A lost connection gets these words nowhere.
-fn last_word_on(error: &axum::Error) -> Option<ServerMessage> {
+fn last_word_on(error: &axum::Error) -> Option<LastWord> {
     // The layer's error type is not ours to name: axum pins its own version of it.
     if error.to_string().contains("too long") {
         return Some(fatal(ErrorCode::TooLarge, "the frame exceeds the limit"));
@@ -343,8 +344,8 @@ fn last_word_on(error: &axum::Error) -> Option<ServerMessage> {
     Some(fatal(ErrorCode::Malformed, "not a valid WebSocket frame"))
 }
 
-fn fatal(code: ErrorCode, message: &str) -> ServerMessage {
-    ServerMessage::Error { code, message: message.into(), fatal: true }
+fn fatal(code: ErrorCode, message: &'static str) -> LastWord {
+    LastWord::Fatal(code, message)
 }
 
 fn json(message: &ServerMessage) -> Utf8Bytes {

@@ -35,6 +35,8 @@ impl MediaPlane for Recorder {
         }
     }
 
+    fn yield_port(&self) {}
+
     fn stop(&self) {}
 }
 
@@ -408,7 +410,7 @@ async fn silence_ends_a_socket_and_a_socket_that_never_says_hello() {
         hello: hundredth(usual.hello),
         ping: hundredth(usual.ping),
         silence: hundredth(usual.silence),
-        resume: usual.resume,
+        ..usual
     };
     let world = world_with(Config { timing, ..Config::default() }).await;
     let (mut ana, _) = world.join("plaza", "Ana").await;

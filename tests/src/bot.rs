@@ -29,6 +29,12 @@ const RECEIVED_MAX: usize = 200_000;
 /// An Opus packet's duration.
 const AUDIO_EVERY: Duration = Duration::from_millis(20);
 
+/// How long a bot waits before it tries to connect once more. One that plays many people would double it each time.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How long the earlier transport goes on once the one in its place is up, for those who have not moved yet.
+const OVERLAP: Duration = Duration::from_secs(2);
+
 /// Audio packets between two video frames: about 16 frames a second.
 const AUDIO_PER_FRAME: u64 = 3;
 
@@ -56,6 +62,8 @@ pub struct BotConfig {
     pub height_px: u16,
     /// Whether it shakes hands once a path is there; one that does not never has media.
     pub shakes_hands: bool,
+    /// Whether it comes back when its socket ends: after a fault, and when the bridge moves.
+    pub returns: bool,
 }
 
 impl BotConfig {
@@ -71,6 +79,7 @@ impl BotConfig {
             slots: (3, 4),
             height_px: 720,
             shakes_hands: true,
+            returns: false,
         }
     }
 }
@@ -93,6 +102,14 @@ enum Order {
 pub struct Seen {
     /// Its own member id.
     pub member: u64,
+    /// How often it was welcomed, and whether the last time as the same membership with its media.
+    pub welcomes: usize,
+    /// See `welcomes`.
+    pub is_resumed: bool,
+    /// How often a fresh resume token came.
+    pub renewals: usize,
+    /// Why the bridge ended sockets, in order.
+    pub byes: Vec<String>,
     /// Whether its media transport is up.
     pub is_connected: bool,
     /// How often the transport came up and went down.
@@ -168,28 +185,25 @@ impl Bot {
         let token = token(config.port, &config.meeting).await?;
         say(&mut socket, &json!({ "type": "hello", "versions": [1], "token": token, "name": config.name }))
             .await?;
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let mut peer = Peer::new(Instant::now(), config.number, udp.local_addr()?);
-        let (sdp, ups) = peer.offer(config.slots.0, config.slots.1);
+        let line = Line::new(config.number).await?;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let mut runner = Runner {
             publish: Vec::new(),
             config,
-            peer,
-            udp,
-            socket,
+            line,
+            earlier: None,
+            earlier_ends: None,
+            socket: Some(socket),
+            opening: None,
+            resume: String::new(),
             seen: Arc::clone(&seen),
             news: Arc::new(Notify::new()),
             loss: None,
-            needs_key: [true; 3],
             ticks: 0,
         };
         let news = Arc::clone(&runner.news);
         runner.expect("welcome").await?;
-        let lines: Vec<_> = ups.iter().map(|up| json!({ "mid": up.mid, "kind": up.kind })).collect();
-        say(&mut runner.socket, &json!({ "type": "offer", "revision": 1, "sdp": sdp, "ups": lines })).await?;
         runner.expect("answer").await?;
-        runner.publish().await?;
         let (orders, inbox) = mpsc::unbounded_channel();
         let task = tokio::spawn(runner.run(inbox));
         Ok(Self { seen, news, orders, task })
@@ -264,15 +278,63 @@ type Socket = WebSocketStream<TcpStream>;
 
 struct Runner {
     config: BotConfig,
-    peer: Peer,
-    udp: UdpSocket,
-    socket: Socket,
+    line: Line,
+    /// The transport to a bridge that makes place for another.
+    earlier: Option<Line>,
+    earlier_ends: Option<Instant>,
+    socket: Option<Socket>,
+    /// The next socket, on which `hello` was said.
+    opening: Option<JoinHandle<Socket>>,
+    /// The newest resume token.
+    resume: String,
     seen: Arc<Mutex<Seen>>,
     news: Arc<Notify>,
     loss: Option<Loss>,
-    needs_key: [bool; 3],
     ticks: u64,
     publish: Vec<Value>,
+}
+
+/// One transport to the bridge.
+struct Line {
+    peer: Peer,
+    udp: UdpSocket,
+    is_up: bool,
+    needs_key: [bool; 3],
+}
+
+impl Line {
+    async fn new(number: u32) -> anyhow::Result<Self> {
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let peer = Peer::new(Instant::now(), number, udp.local_addr()?);
+        Ok(Self { peer, udp, is_up: false, needs_key: [true; 3] })
+    }
+
+    /// What comes next; nothing ever where there is no line.
+    async fn receive(line: Option<&Self>, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+        match line {
+            Some(line) => line.udp.recv_from(buffer).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn handle_datagram(&mut self, source: SocketAddr, datagram: &[u8]) {
+        if let Ok(local) = self.udp.local_addr() {
+            self.peer.handle_datagram(Instant::now(), source, local, datagram);
+        }
+    }
+
+    fn send_media(&mut self, config: &BotConfig, ticks: u64) {
+        let now = Instant::now();
+        if let Some(level) = config.voice_dbov {
+            self.peer.send_audio(now, level);
+        }
+        if config.camera && ticks.is_multiple_of(AUDIO_PER_FRAME) {
+            for (layer, (packets, bytes)) in LAYERS.into_iter().enumerate() {
+                let is_key = std::mem::take(&mut self.needs_key[layer]);
+                self.peer.send_video(now, UpKind::Camera, layer, is_key, packets, bytes);
+            }
+        }
+    }
 }
 
 impl Runner {
@@ -283,7 +345,7 @@ impl Runner {
     async fn expect(&mut self, kind: &str) -> anyhow::Result<()> {
         timeout(PATIENCE, async {
             loop {
-                let Some(message) = self.socket.next().await else { anyhow::bail!("the socket ended") };
+                let Some(message) = next(&mut self.socket).await else { anyhow::bail!("the socket ended") };
                 let message: Value = serde_json::from_str(message?.to_text()?)?;
                 self.handle_message(&message).await?;
                 if message["type"] == kind {
@@ -300,26 +362,47 @@ impl Runner {
         // A machine that was busy sends late rather than all at once.
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut buffer = vec![0; 2_048];
+        let mut earlier_buffer = vec![0; 2_048];
         loop {
             self.flush().await;
             self.news.notify_waiters();
-            let wake = tokio::time::Instant::from_std(self.peer.poll_timeout());
+            let earlier_wake = self.earlier.as_ref().map(|line| line.peer.poll_timeout());
+            let wakes = [Some(self.line.peer.poll_timeout()), earlier_wake, self.earlier_ends];
+            let wake = wakes.into_iter().flatten().min().expect("the first is there");
             tokio::select! {
-                message = self.socket.next() => {
-                    let Some(Ok(message)) = message else { break };
+                message = next(&mut self.socket) => {
+                    let Some(Ok(message)) = message else {
+                        if !self.config.returns {
+                            break;
+                        }
+                        self.come_back();
+                        continue;
+                    };
                     let Ok(text) = message.to_text() else { continue };
                     let Ok(value) = serde_json::from_str::<Value>(text) else { continue };
                     if self.handle_message(&value).await.is_err() {
                         break;
                     }
                 }
-                datagram = self.udp.recv_from(&mut buffer) => {
+                socket = opened(&mut self.opening) => {
+                    self.opening = None;
+                    self.socket = Some(socket);
+                }
+                datagram = self.line.udp.recv_from(&mut buffer) => {
                     // A closed port on the other side is told here; the media side notices by itself.
                     let Ok((bytes, source)) = datagram else { continue };
-                    self.handle_datagram(source, &buffer[..bytes]);
+                    let loses = |loss: &mut Loss| loss(&buffer[..bytes]);
+                    if !self.loss.as_mut().is_some_and(loses) {
+                        self.line.handle_datagram(source, &buffer[..bytes]);
+                    }
+                }
+                datagram = Line::receive(self.earlier.as_ref(), &mut earlier_buffer) => {
+                    if let (Ok((bytes, source)), Some(line)) = (datagram, &mut self.earlier) {
+                        line.handle_datagram(source, &earlier_buffer[..bytes]);
+                    }
                 }
                 _ = ticker.tick() => self.send_media(),
-                () = tokio::time::sleep_until(wake) => self.peer.handle_timeout(Instant::now()),
+                () = tokio::time::sleep_until(tokio::time::Instant::from_std(wake)) => self.handle_timeout(),
                 order = orders.recv() => {
                     let Some(order) = order else { break };
                     if self.obey(order).await.is_err() {
@@ -332,12 +415,47 @@ impl Runner {
         self.news.notify_waiters();
     }
 
-    fn handle_datagram(&mut self, source: SocketAddr, datagram: &[u8]) {
-        if self.loss.as_mut().is_some_and(|loses| loses(datagram)) {
-            return;
+    fn handle_timeout(&mut self) {
+        let now = Instant::now();
+        self.line.peer.handle_timeout(now);
+        if let Some(line) = &mut self.earlier {
+            line.peer.handle_timeout(now);
+            if self.earlier_ends.is_some_and(|at| at <= now) {
+                self.earlier_ends = None;
+                line.is_up = false;
+                line.peer.close();
+            }
         }
-        let Ok(local) = self.udp.local_addr() else { return };
-        self.peer.handle_datagram(Instant::now(), source, local, datagram);
+    }
+
+    /// Opens another socket for the same membership, in the background: media goes on meanwhile.
+    fn come_back(&mut self) {
+        self.socket = None;
+        let (config, resume) = (self.config.clone(), self.resume.clone());
+        self.opening = Some(tokio::spawn(async move {
+            loop {
+                match greet(&config, &resume).await {
+                    Ok(socket) => return socket,
+                    Err(_) => tokio::time::sleep(RETRY).await,
+                }
+            }
+        }));
+    }
+
+    /// Offers the line, says what is sent on it.
+    async fn offer(&mut self) -> anyhow::Result<()> {
+        let (sdp, ups) = self.line.peer.offer(self.config.slots.0, self.config.slots.1);
+        let lines: Vec<_> = ups.iter().map(|up| json!({ "mid": up.mid, "kind": up.kind })).collect();
+        self.say(&json!({ "type": "offer", "revision": 1, "sdp": sdp, "ups": lines })).await?;
+        self.publish().await
+    }
+
+    /// Nobody hears it while there is no socket; what counts is said again on the next.
+    async fn say(&mut self, message: &Value) -> anyhow::Result<()> {
+        match &mut self.socket {
+            Some(socket) => say(socket, message).await,
+            None => Ok(()),
+        }
     }
 
     async fn obey(&mut self, order: Order) -> anyhow::Result<()> {
@@ -348,18 +466,25 @@ impl Runner {
             }
             Order::Camera(on) => {
                 self.config.camera = on;
-                self.needs_key = [true; 3];
+                self.line.needs_key = [true; 3];
                 self.publish().await?;
             }
-            Order::Say(text) => self.socket.send(Message::text(text)).await?,
+            Order::Say(text) => {
+                if let Some(socket) = &mut self.socket {
+                    socket.send(Message::text(text)).await?;
+                }
+            }
             Order::Lose(loss) => self.loss = Some(loss),
             Order::Inject(datagram) => {
                 let path = self.seen().path;
                 if let Some((_, server)) = path {
-                    self.udp.send_to(&datagram, server).await?;
+                    self.line.udp.send_to(&datagram, server).await?;
                 }
             }
-            Order::Leave => say(&mut self.socket, &json!({ "type": "leave" })).await?,
+            Order::Leave => {
+                self.config.returns = false;
+                self.say(&json!({ "type": "leave" })).await?;
+            }
         }
         Ok(())
     }
@@ -369,36 +494,47 @@ impl Runner {
             json!({ "kind": "microphone", "active": self.config.voice_dbov.is_some(), "height_px": 0 }),
             json!({ "kind": "camera", "active": self.config.camera, "height_px": 720 }),
         ];
-        say(&mut self.socket, &json!({ "type": "publish", "ups": self.publish })).await
+        let message = json!({ "type": "publish", "ups": self.publish });
+        self.say(&message).await
     }
 
     fn send_media(&mut self) {
-        if !self.seen().is_connected {
-            return;
-        }
-        let now = Instant::now();
         self.ticks += 1;
-        if let Some(level) = self.config.voice_dbov {
-            self.peer.send_audio(now, level);
-        }
-        if self.config.camera && self.ticks.is_multiple_of(AUDIO_PER_FRAME) {
-            for (layer, (packets, bytes)) in LAYERS.into_iter().enumerate() {
-                let is_key = std::mem::take(&mut self.needs_key[layer]);
-                self.peer.send_video(now, UpKind::Camera, layer, is_key, packets, bytes);
+        for line in [Some(&mut self.line), self.earlier.as_mut()].into_iter().flatten() {
+            if line.is_up {
+                line.send_media(&self.config, self.ticks);
             }
         }
     }
 
     /// Carries out what the media side wants to send and writes down what happened to it.
     async fn flush(&mut self) {
-        while let Some(datagram) = self.peer.poll_datagram() {
+        self.flush_line().await;
+        // As the other one for a moment: what came on either came.
+        if let Some(mut earlier) = self.earlier.take() {
+            std::mem::swap(&mut earlier, &mut self.line);
+            let before = {
+                let seen = self.seen();
+                (seen.is_connected, seen.transport_changes)
+            };
+            self.flush_line().await;
+            std::mem::swap(&mut earlier, &mut self.line);
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            (seen.is_connected, seen.transport_changes) = before;
+            self.earlier = Some(earlier);
+        }
+    }
+
+    async fn flush_line(&mut self) {
+        let line = &mut self.line;
+        while let Some(datagram) = line.peer.poll_datagram() {
             // STUN, DTLS, RTP and RTCP are told apart by their first byte (RFC 7983).
             let first = datagram.contents.first().copied().unwrap_or_default();
             let is_held_back = !self.config.shakes_hands && (20..64).contains(&first);
             // An address that cannot be reached from here is no fault: ICE tries others.
             let is_sent =
-                is_held_back || self.udp.send_to(&datagram.contents, datagram.destination).await.is_ok();
-            let mut seen = self.seen();
+                is_held_back || line.udp.send_to(&datagram.contents, datagram.destination).await.is_ok();
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             if is_sent && first >= 20 {
                 seen.path = Some((datagram.source, datagram.destination));
             }
@@ -407,20 +543,23 @@ impl Runner {
             }
             seen.sent.push_back(datagram.contents);
         }
-        while let Some(event) = self.peer.poll_event() {
+        while let Some(event) = line.peer.poll_event() {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
                 PeerEvent::Connected => {
+                    line.is_up = true;
                     seen.is_connected = true;
                     seen.transport_changes += 1;
+                    self.earlier_ends = self.earlier.as_ref().map(|_| Instant::now() + OVERLAP);
                 }
                 PeerEvent::Disconnected => {
+                    line.is_up = false;
                     seen.is_connected = false;
                     seen.transport_changes += 1;
                 }
                 PeerEvent::KeyFrameWanted { layer, .. } => {
                     seen.key_frames_wanted += 1;
-                    self.needs_key[layer] = true;
+                    line.needs_key[layer] = true;
                 }
                 PeerEvent::Received(received) => {
                     *seen.counts.entry((received.stamp.sender, received.stamp.kind)).or_default() += 1;
@@ -436,17 +575,44 @@ impl Runner {
         let kind = message["type"].as_str().unwrap_or_default();
         match kind {
             "welcome" => {
-                let mut seen = self.seen();
-                seen.member = message["member"].as_u64().unwrap_or_default();
-                for member in list(&message["members"]) {
-                    seen.members.insert(id(&member["id"]), member.clone());
+                self.resume = message["resume"].as_str().unwrap_or_default().into();
+                let is_resumed = message["resumed"] == true;
+                let is_first = {
+                    let mut seen = self.seen();
+                    seen.welcomes += 1;
+                    seen.is_resumed = is_resumed;
+                    seen.member = message["member"].as_u64().unwrap_or_default();
+                    seen.members.clear();
+                    seen.slots.clear();
+                    for member in list(&message["members"]) {
+                        seen.members.insert(id(&member["id"]), member.clone());
+                    }
+                    note_slots(&mut seen, &message["slots"]);
+                    seen.welcomes == 1
+                };
+                if !is_resumed {
+                    if !is_first {
+                        let line = Line::new(self.config.number).await?;
+                        let earlier = std::mem::replace(&mut self.line, line);
+                        let is_moving = self.seen().byes.last().is_some_and(|reason| reason == "moving");
+                        self.earlier = is_moving.then_some(earlier);
+                        self.seen().is_connected = false;
+                    }
+                    self.offer().await?;
                 }
-                note_slots(&mut seen, &message["slots"]);
+            }
+            "resume" => {
+                self.resume = message["token"].as_str().unwrap_or_default().into();
+                self.seen().renewals += 1;
+            }
+            "bye" => {
+                let reason = message["reason"].as_str().unwrap_or_default().to_owned();
+                self.seen().byes.push(reason);
             }
             "answer" => {
                 let sdp = message["sdp"].as_str().unwrap_or_default();
-                self.peer.accept_answer(sdp)?;
-                self.peer.handle_timeout(Instant::now());
+                self.line.peer.accept_answer(sdp)?;
+                self.line.peer.handle_timeout(Instant::now());
                 self.seen().answer = sdp.into();
                 self.view().await?;
             }
@@ -464,7 +630,7 @@ impl Runner {
                 let code = message["code"].as_str().unwrap_or_default().to_owned();
                 self.seen().errors.push(code);
             }
-            "ping" => say(&mut self.socket, &json!({ "type": "pong", "nonce": message["nonce"] })).await?,
+            "ping" => self.say(&json!({ "type": "pong", "nonce": message["nonce"] })).await?,
             _ => {}
         }
         Ok(())
@@ -486,10 +652,37 @@ impl Runner {
                     "height_px": self.config.height_px,
                 })
             };
-            self.peer.video_slots().into_iter().zip(others).map(wish).collect()
+            self.line.peer.video_slots().into_iter().zip(others).map(wish).collect()
         };
-        say(&mut self.socket, &json!({ "type": "view", "slots": slots })).await
+        self.say(&json!({ "type": "view", "slots": slots })).await
     }
+}
+
+/// What comes next on the socket; nothing ever where there is none.
+async fn next(socket: &mut Option<Socket>) -> Option<Result<Message, tokio_tungstenite::tungstenite::Error>> {
+    match socket {
+        Some(socket) => socket.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The socket that is being opened, once it is.
+async fn opened(opening: &mut Option<JoinHandle<Socket>>) -> Socket {
+    match opening {
+        Some(opening) => opening.await.expect("opening a socket does not panic"),
+        None => std::future::pending().await,
+    }
+}
+
+/// Opens a socket and says `hello` with a resume token.
+async fn greet(config: &BotConfig, resume: &str) -> anyhow::Result<Socket> {
+    let token = token(config.port, &config.meeting).await?;
+    let mut socket = connect(config.port).await?;
+    let hello = json!({
+        "type": "hello", "versions": [1], "token": token, "name": config.name, "resume": resume,
+    });
+    say(&mut socket, &hello).await?;
+    Ok(socket)
 }
 
 fn list(value: &Value) -> &[Value] {

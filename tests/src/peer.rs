@@ -205,6 +205,12 @@ impl Peer {
         self.drain();
     }
 
+    /// Ends the transport with a word to the bridge.
+    pub fn close(&mut self) {
+        let _ = self.rtc.close();
+        self.drain();
+    }
+
     /// The next datagram to send.
     pub fn poll_datagram(&mut self) -> Option<Datagram> {
         self.datagrams.pop_front()

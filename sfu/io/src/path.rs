@@ -62,6 +62,9 @@ impl PathSocket {
     fn open_at(bound: SocketAddr, remote: SocketAddr) -> io::Result<Self> {
         let socket = deaf_socket(bound)?;
         socket.connect(&remote.into())?;
+        // A server that takes over binds its listener beside this: the kernel would put the two into one group, with
+        // this one first, and strangers' datagrams would end here.
+        socket.set_reuse_port(false)?;
         socket.detach_filter()?;
         // Each of these has a default to live with.
         let _ = socket.set_send_buffer_size(SEND_BUFFER_BYTES);

@@ -38,6 +38,8 @@ pub struct Config {
     /// Addresses to offer besides those of this machine's interfaces, and before them: what a one-to-one NAT or a
     /// load balancer maps to the same port here.
     pub public_addresses: Vec<IpAddr>,
+    /// Whether another process of the same user may have the port already; see [`port::take_over`].
+    pub take_over: bool,
     /// How many shards; 0 is one for each core.
     pub shards: usize,
     /// See [`RoomConfig::pad_runs`].
@@ -86,7 +88,8 @@ impl MediaPlane {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(StartError::Random)?;
         let secret = Arc::new(NodeSecret::new(secret));
-        let (port, sockets) = port::open(config.bind)?;
+        let (port, sockets) =
+            if config.take_over { port::take_over(config.bind) } else { port::open(config.bind) }?;
         if let Err(error) = batch::raise_descriptor_limit() {
             tracing::warn!(%error, "the limit of open files stays as it is; each path needs one");
         }
@@ -149,6 +152,12 @@ impl MediaPlane {
             listener: locked(&self.listener).stats(),
             shards: self.shards.iter().map(ShardThread::stats).collect(),
         }
+    }
+
+    /// Closes the listening sockets, so that strangers' checks go to whoever listens on the port next. Paths that are
+    /// open go on; none is opened any more. Returns when it is done.
+    pub fn yield_port(&self) {
+        locked(&self.listener).stop();
     }
 
     /// Ends all threads and closes all sockets; returns when it is done. Repeating it changes nothing, and commands

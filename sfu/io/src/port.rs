@@ -2,7 +2,9 @@
 //!
 //! Every socket of the port is bound with `SO_REUSEADDR` and `SO_REUSEPORT`, so that a path can have its own. That
 //! would let a second server start on the same port and take half of the traffic unnoticed; a bind without these
-//! options goes first and finds out. IPv4 and IPv6 have a socket each: no address is ever IPv4-mapped.
+//! options goes first and finds out. Only a server that is to take over from another does without: the port's group
+//! elects the socket that listened first, so the earlier server gets everything until it closes its own. IPv4 and
+//! IPv6 have a socket each: no address is ever IPv4-mapped.
 
 use crate::batch;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -81,15 +83,28 @@ impl LocalPort {
 /// # Errors
 /// See [`PortError`].
 pub fn open(bind: SocketAddr) -> Result<(LocalPort, Vec<Socket>), PortError> {
+    open_as(bind, false)
+}
+
+/// Like [`open`], but the port may be open already, by another server of the same user. That one gets everything until
+/// it closes its sockets.
+///
+/// # Errors
+/// See [`PortError`].
+pub fn take_over(bind: SocketAddr) -> Result<(LocalPort, Vec<Socket>), PortError> {
+    open_as(bind, true)
+}
+
+fn open_as(bind: SocketAddr, take_over: bool) -> Result<(LocalPort, Vec<Socket>), PortError> {
     let draws =
         if bind.port() == 0 && bind.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) { DRAWS_MAX } else { 1 };
     for _ in 1..draws {
-        match open_once(bind) {
+        match open_once(bind, take_over) {
             Err(PortError::InUse { .. }) => {}
             result => return result,
         }
     }
-    open_once(bind)
+    open_once(bind, take_over)
 }
 
 /// A new socket of the port: not blocking, allowed to share the address.
@@ -104,20 +119,20 @@ pub(crate) fn shared_socket(address: &SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn open_once(bind: SocketAddr) -> Result<(LocalPort, Vec<Socket>), PortError> {
+fn open_once(bind: SocketAddr, take_over: bool) -> Result<(LocalPort, Vec<Socket>), PortError> {
     let mut local = LocalPort { port: bind.port(), ipv4: None, ipv6: None };
     let mut sockets = Vec::new();
     match bind.ip() {
         IpAddr::V4(ip) => {
-            sockets.push(listen(ip.into(), &mut local.port)?);
+            sockets.push(listen(ip.into(), &mut local.port, take_over)?);
             local.ipv4 = Some(ip);
         }
         IpAddr::V6(ip) if ip != Ipv6Addr::UNSPECIFIED => {
-            sockets.push(listen(ip.into(), &mut local.port)?);
+            sockets.push(listen(ip.into(), &mut local.port, take_over)?);
             local.ipv6 = Some(ip);
         }
         IpAddr::V6(ip) => {
-            match listen(ip.into(), &mut local.port) {
+            match listen(ip.into(), &mut local.port, take_over) {
                 Ok(socket) => {
                     sockets.push(socket);
                     local.ipv6 = Some(ip);
@@ -125,14 +140,14 @@ fn open_once(bind: SocketAddr) -> Result<(LocalPort, Vec<Socket>), PortError> {
                 Err(error @ (PortError::InUse { .. } | PortError::NotAllowed { .. })) => return Err(error),
                 Err(error) => tracing::debug!(%error, "no IPv6 here; IPv4 alone"),
             }
-            sockets.push(listen(Ipv4Addr::UNSPECIFIED.into(), &mut local.port)?);
+            sockets.push(listen(Ipv4Addr::UNSPECIFIED.into(), &mut local.port, take_over)?);
             local.ipv4 = Some(Ipv4Addr::UNSPECIFIED);
         }
     }
     Ok((local, sockets))
 }
 
-fn listen(ip: IpAddr, port: &mut u16) -> Result<Socket, PortError> {
+fn listen(ip: IpAddr, port: &mut u16, take_over: bool) -> Result<Socket, PortError> {
     let explain = |error: io::Error, port: u16| match error.kind() {
         io::ErrorKind::AddrInUse => PortError::InUse { port },
         io::ErrorKind::PermissionDenied => PortError::NotAllowed { port },
@@ -144,8 +159,12 @@ fn listen(ip: IpAddr, port: &mut u16) -> Result<Socket, PortError> {
     if asked.is_ipv6() {
         alone.set_only_v6(true)?;
     }
-    alone.bind(&asked.into()).map_err(|error| explain(error, *port))?;
-    let bound = alone.local_addr()?.as_socket().map_or(*port, |address| address.port());
+    let bound = if take_over && *port != 0 {
+        *port
+    } else {
+        alone.bind(&asked.into()).map_err(|error| explain(error, *port))?;
+        alone.local_addr()?.as_socket().map_or(*port, |address| address.port())
+    };
     // From here on others that share may bind as well, and still none that do not: no gap between the two.
     alone.set_reuse_address(true)?;
 
@@ -199,5 +218,43 @@ mod tests {
         let (local, sockets) = open("127.0.0.1:0".parse().unwrap()).unwrap();
         drop(sockets);
         open(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), local.port)).unwrap();
+    }
+
+    /// Which of two servers' sockets gets what a stranger sends to the port.
+    fn elected<'a>(port: u16, sockets: &[&'a Socket]) -> Vec<&'a Socket> {
+        // Many strangers: without the election the kernel would choose by their addresses.
+        let strangers: Vec<_> = (0..32).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        for stranger in &strangers {
+            // Delivered within the call, as loopback does.
+            stranger.send_to(b"?", (Ipv4Addr::LOCALHOST, port)).unwrap();
+        }
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 8];
+        let mut count = |socket: &Socket| std::iter::from_fn(|| socket.recv(&mut buffer).ok()).count();
+        let counts: Vec<_> = sockets.iter().map(|socket| (*socket, count(socket))).collect();
+        assert_eq!(counts.iter().map(|(_, count)| count).sum::<usize>(), strangers.len(), "none is lost");
+        counts.into_iter().filter(|(_, count)| *count > 0).map(|(socket, _)| socket).collect()
+    }
+
+    #[test]
+    fn the_earlier_server_gets_everything_until_it_closes_and_then_the_one_that_takes_over() {
+        for address in ["127.0.0.1:0", "[::]:0"] {
+            let (local, mut first) = open(address.parse().unwrap()).unwrap();
+            let bind = SocketAddr::new(address.parse::<SocketAddr>().unwrap().ip(), local.port);
+            assert!(matches!(open(bind), Err(PortError::InUse { .. })), "not without being told");
+            let friend = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let _before = crate::path::PathSocket::open(&local, friend.local_addr().unwrap(), None).unwrap();
+            let (_, mut second) = take_over(bind).unwrap();
+            // The IPv4 socket comes last.
+            let (earlier, later) = (first.pop().unwrap(), second.pop().unwrap());
+            assert!(std::ptr::eq(elected(local.port, &[&earlier, &later])[0], &earlier));
+            // A path of the earlier server opens between the two.
+            let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let remote = stranger.local_addr().unwrap();
+            let _path = crate::path::PathSocket::open(&local, remote, None).unwrap();
+            let got = elected(local.port, &[&earlier, &later]);
+            assert!(got.len() == 1 && std::ptr::eq(got[0], &earlier));
+            drop((first, earlier));
+            assert_eq!(elected(local.port, &[&later]).len(), 1);
+        }
     }
 }

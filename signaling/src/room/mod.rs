@@ -63,8 +63,8 @@ pub struct Arrival {
     pub fresh: PeerId,
     /// The resume token that goes with `fresh`.
     pub fresh_resume: String,
-    /// The membership that a genuine resume token of this meeting names.
-    pub resume: Option<PeerId>,
+    /// The membership that a genuine resume token of this meeting vouches for.
+    pub resume: Option<Returning>,
     /// Whether the join token lets a new membership begin: not so when it has expired.
     pub may_begin: bool,
     /// The role the join token gives.
@@ -77,6 +77,19 @@ pub struct Arrival {
     pub loopback: bool,
 }
 
+/// The membership of a genuine resume token.
+#[derive(Clone, Debug)]
+pub struct Returning {
+    /// The membership.
+    pub member: PeerId,
+    /// The role that it had when the token was signed.
+    pub role: Role,
+    /// The token that goes on from here.
+    pub resume: String,
+    /// Whether it is brought back if this room does not know it: the server that knew it died.
+    pub may_return: bool,
+}
+
 /// What the shell has to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -86,6 +99,15 @@ pub enum Effect {
         sockets: Vec<SocketId>,
         /// What.
         message: ServerMessage,
+    },
+    /// Sign a fresh resume token for a membership and send it.
+    Renew {
+        /// Where to.
+        socket: SocketId,
+        /// The membership.
+        member: PeerId,
+        /// Its role.
+        role: Role,
     },
     /// Tell the media plane.
     Media(Command),
@@ -104,6 +126,10 @@ pub struct Room {
     members: IndexMap<PeerId, Membership>,
     /// Whose each live socket is. A socket that is not here is nobody's, whatever it says.
     sockets: HashMap<SocketId, PeerId>,
+    /// When everyone gets a fresh resume token; none while nobody was here yet.
+    renew_at: Option<Instant>,
+    /// Why nobody is let in any more, if so.
+    closing: Option<ByeReason>,
     effects: VecDeque<Effect>,
 }
 
@@ -112,7 +138,6 @@ struct Membership {
     role: Role,
     name: String,
     presence: Presence,
-    resume_token: String,
     loopback: bool,
     /// One entry a kind at most, in the order of kinds.
     ups: Vec<UpState>,
@@ -161,7 +186,14 @@ struct Refusal(ErrorCode, &'static str);
 impl Room {
     /// An empty meeting.
     pub fn new(settings: RoomSettings) -> Self {
-        Self { settings, members: IndexMap::new(), sockets: HashMap::new(), effects: VecDeque::new() }
+        Self {
+            settings,
+            members: IndexMap::new(),
+            sockets: HashMap::new(),
+            renew_at: None,
+            closing: None,
+            effects: VecDeque::new(),
+        }
     }
 
     /// Whether nobody is in it, not even someone absent. The shell ends such a room.
@@ -176,28 +208,39 @@ impl Room {
 
     /// Lets someone in on a new socket, or takes up an earlier membership again. What follows for that socket is
     /// a `welcome`, or a fatal error and a [`Effect::Close`].
-    pub fn handle_arrival(&mut self, now: Instant, socket: SocketId, arrival: Arrival) {
+    pub fn handle_arrival(&mut self, now: Instant, socket: SocketId, mut arrival: Arrival) {
         self.handle_timeout(now);
         if self.sockets.contains_key(&socket) {
             return self.refuse(socket, Refusal(ErrorCode::AlreadyJoined, "hello came twice"));
         }
-        if let Some(peer) = arrival.resume.filter(|peer| self.members.contains_key(peer)) {
-            return self.resume(socket, peer, arrival);
+        if let Some(reason) = self.closing {
+            self.send(socket, ServerMessage::Bye { reason });
+            return self.effects.push_back(Effect::Close { socket });
         }
-        if !arrival.may_begin {
+        self.renew_at.get_or_insert(now + self.settings.timing.renew);
+        let mut back = None;
+        if let Some(returning) = arrival.resume.take() {
+            if self.members.contains_key(&returning.member) {
+                return self.resume(socket, returning, arrival);
+            }
+            back = returning.may_return.then_some(returning);
+        }
+        if !arrival.may_begin && back.is_none() {
             let why = "the join token has expired and there is no membership to resume";
             return self.turn_away(socket, ErrorCode::InvalidToken, why);
         }
         if self.members.len() >= self.settings.members_max {
             return self.turn_away(socket, ErrorCode::MeetingFull, "the meeting is full");
         }
-        let peer = arrival.fresh;
+        let (peer, role, resume) = match back {
+            Some(back) => (back.member, back.role, back.resume),
+            None => (arrival.fresh, arrival.role, arrival.fresh_resume),
+        };
         debug_assert!(!self.members.contains_key(&peer), "ids are drawn from 2^53 and checked by the shell");
         let membership = Membership {
-            role: arrival.role,
+            role,
             name: shown_name(&arrival.name),
             presence: Presence::Here(socket),
-            resume_token: arrival.fresh_resume,
             loopback: arrival.loopback,
             ups: Vec::new(),
             revision: 0,
@@ -212,7 +255,7 @@ impl Room {
         self.sockets.insert(socket, peer);
         let room = self.settings.id;
         self.effects.push_back(Effect::Media(Command::Join { room, peer, loopback: arrival.loopback }));
-        self.welcome(peer, arrival.version, false);
+        self.welcome(peer, arrival.version, resume, false);
         self.broadcast_but(peer, ServerMessage::Joined { member: shown });
     }
 
@@ -273,6 +316,11 @@ impl Room {
                 let code = ErrorCode::OfferRefused;
                 self.send_to(peer, ServerMessage::Error { code, message: reason, fatal: false });
             }
+            // Nobody comes back for it.
+            Event::Disconnected { peer, .. } if self.closing.is_some() => self.remove(peer),
+            Event::Lost { peers } if self.closing.is_some() => {
+                peers.into_iter().for_each(|peer| self.remove(peer));
+            }
             Event::Connected { peer } => self.media(peer, MediaState::Connected),
             Event::Disconnected { peer, .. } => self.media(peer, MediaState::Disconnected),
             Event::Slots { peer, slots } => self.slots(peer, slots),
@@ -296,7 +344,7 @@ impl Room {
         }
     }
 
-    /// Ends memberships whose time to resume is over.
+    /// Ends memberships whose time to resume is over, and renews the tokens of those who are here.
     pub fn handle_timeout(&mut self, now: Instant) {
         let gone: Vec<PeerId> = self
             .members
@@ -307,14 +355,33 @@ impl Room {
         for peer in gone {
             self.remove(peer);
         }
+        if self.renew_at.is_some_and(|at| at <= now) {
+            self.renew_at = Some(now + self.settings.timing.renew);
+            let present =
+                self.members.iter().filter_map(|(&member, it)| Some((it.socket()?, member, it.role)));
+            let renew = present.map(|(socket, member, role)| Effect::Renew { socket, member, role });
+            self.effects.extend(renew);
+        }
+    }
+
+    /// The server makes place for another process: everyone is told, and media goes on where it flows until the
+    /// member's client closes it. The rest is for the shell to end, with [`Room::handle_stop`].
+    pub fn handle_move(&mut self, now: Instant) {
+        self.handle_timeout(now);
+        self.close_all(ByeReason::Moving);
+        let mut idle = Vec::new();
+        for (&peer, member) in &mut self.members {
+            member.presence = Presence::LostSince(now);
+            if member.media != Some(MediaState::Connected) {
+                idle.push(peer);
+            }
+        }
+        idle.into_iter().for_each(|peer| self.remove(peer));
     }
 
     /// The server stops: everyone is told and every media state ends.
     pub fn handle_stop(&mut self) {
-        self.broadcast(ServerMessage::Bye { reason: ByeReason::Stopping });
-        let mut sockets: Vec<SocketId> = self.sockets.drain().map(|(socket, _)| socket).collect();
-        sockets.sort_unstable();
-        self.effects.extend(sockets.into_iter().map(|socket| Effect::Close { socket }));
+        self.close_all(ByeReason::Stopping);
         let peers: Vec<PeerId> = self.members.drain(..).map(|(peer, _)| peer).collect();
         self.effects.extend(peers.into_iter().map(|peer| Effect::Media(Command::Leave { peer })));
     }
@@ -324,18 +391,18 @@ impl Room {
         self.effects.pop_front()
     }
 
-    /// When to call [`Room::handle_timeout`]: the next end of an absent membership.
+    /// When to call [`Room::handle_timeout`]: the next end of an absent membership, or the next renewal.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.members
-            .values()
-            .filter_map(|member| match member.presence {
-                Presence::LostSince(at) => Some(at + self.settings.timing.resume),
-                Presence::Here(_) => None,
-            })
-            .min()
+        let ends = self.members.values().filter_map(|member| match member.presence {
+            Presence::LostSince(at) => Some(at + self.settings.timing.resume),
+            Presence::Here(_) => None,
+        });
+        let renewal = self.renew_at.filter(|_| !self.sockets.is_empty());
+        ends.chain(renewal).min()
     }
 
-    fn resume(&mut self, socket: SocketId, peer: PeerId, arrival: Arrival) {
+    fn resume(&mut self, socket: SocketId, returning: Returning, arrival: Arrival) {
+        let peer = returning.member;
         let membership = self.members.get_mut(&peer).expect("the caller looked it up");
         let before = membership.shown(peer);
         let replaced = membership.socket();
@@ -350,7 +417,7 @@ impl Room {
             self.effects.push_back(Effect::Close { socket: old });
         }
         self.sockets.insert(socket, peer);
-        self.welcome(peer, arrival.version, true);
+        self.welcome(peer, arrival.version, returning.resume, true);
         if let Some(state) = media {
             self.send(socket, ServerMessage::Media { state });
         }
@@ -359,13 +426,13 @@ impl Room {
         }
     }
 
-    fn welcome(&mut self, peer: PeerId, version: u16, resumed: bool) {
+    fn welcome(&mut self, peer: PeerId, version: u16, resume: String, resumed: bool) {
         debug_assert!(VERSIONS.contains(&version));
         let own = &self.members[&peer];
         let message = ServerMessage::Welcome {
             version,
             member: peer,
-            resume: own.resume_token.clone(),
+            resume,
             resumed,
             revision: own.revision,
             meeting: self.settings.meeting.clone(),
@@ -518,6 +585,15 @@ impl Room {
         }
         self.effects.push_back(Effect::Media(Command::Leave { peer }));
         self.broadcast(ServerMessage::Left { member: peer });
+    }
+
+    /// Ends every socket, and lets none in from here on.
+    fn close_all(&mut self, reason: ByeReason) {
+        self.closing = Some(reason);
+        self.broadcast(ServerMessage::Bye { reason });
+        let mut sockets: Vec<SocketId> = self.sockets.drain().map(|(socket, _)| socket).collect();
+        sockets.sort_unstable();
+        self.effects.extend(sockets.into_iter().map(|socket| Effect::Close { socket }));
     }
 
     /// A fatal error to a socket that is not let in.

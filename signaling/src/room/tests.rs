@@ -52,6 +52,11 @@ impl Script {
         self.drain()
     }
 
+    fn make_place(&mut self) -> Vec<Effect> {
+        self.room.handle_move(self.now);
+        self.drain()
+    }
+
     fn wait(&mut self, time: Duration) -> Vec<Effect> {
         self.now += time;
         self.room.handle_timeout(self.now);
@@ -73,7 +78,11 @@ fn newcomer(peer: u64, name: &str) -> Arrival {
 }
 
 fn returning(peer: u64, name: &str) -> Arrival {
-    Arrival { resume: Some(PeerId(peer)), may_begin: false, ..newcomer(1_000_000 + peer, name) }
+    Arrival { resume: Some(vouched(peer, false)), may_begin: false, ..newcomer(1_000_000 + peer, name) }
+}
+
+fn vouched(peer: u64, may_return: bool) -> Returning {
+    Returning { member: PeerId(peer), role: Role::Host, resume: format!("again-{peer}"), may_return }
 }
 
 fn mid(text: &str) -> Mid {
@@ -178,7 +187,7 @@ fn a_lost_socket_is_seen_at_once_and_taken_up_again_without_touching_media() {
     };
     let ServerMessage::Welcome { member, resumed, revision, slots, resume, .. } = welcome else { panic!() };
     assert_eq!((*member, *resumed, *revision, slots.len()), (PeerId(11), true, 1, 1));
-    assert_eq!(resume, "resume-11");
+    assert_eq!(resume, "again-11");
     assert_eq!(*media, ServerMessage::Media { state: MediaState::Connected });
     assert!(matches!(changed, ServerMessage::Changed { member } if member.present));
 }
@@ -409,14 +418,150 @@ fn a_stop_says_bye_to_everyone_and_ends_all_media() {
     assert!(script.room.is_empty());
 }
 
+/// Who was welcomed as whom: member, resumed, resume token.
+fn welcomed(effects: &[Effect]) -> Option<(u64, bool, String)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Send { message: ServerMessage::Welcome { member, resumed, resume, .. }, .. } => {
+            Some((member.0, *resumed, resume.clone()))
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn a_membership_of_a_server_that_died_comes_back_with_its_id_and_role_and_media_starts_afresh() {
+    let mut script = Script::new();
+    script.arrive(1, newcomer(11, "Luis, who came by name"));
+    let back = Arrival { may_begin: false, resume: Some(vouched(77, true)), ..newcomer(12, "Ana") };
+    let effects = script.arrive(2, back.clone());
+    assert_eq!(welcomed(&effects), Some((77, false, "again-77".into())));
+    assert_eq!(
+        effects[0],
+        Effect::Media(Command::Join { room: RoomId(1), peer: PeerId(77), loopback: false })
+    );
+    assert_eq!(script.room.members[&PeerId(77)].role, Role::Host, "the join token says member");
+    // The same token once more is the same person on another socket.
+    let effects = script.arrive(3, back);
+    assert!(matches!(&effects[0],
+        Effect::Send { sockets, message: ServerMessage::Bye { reason: ByeReason::Replaced } } if *sockets == [SocketId(2)]));
+    assert_eq!(welcomed(&effects), Some((77, true, "again-77".into())));
+    assert_eq!(script.room.members.len(), 2);
+}
+
+#[test]
+fn a_membership_that_ended_here_does_not_come_back_and_its_role_neither() {
+    let mut script = two_people();
+    script.say(1, ClientMessage::Leave {});
+    let again = Arrival { may_begin: true, ..returning(11, "Ana") };
+    let effects = script.arrive(3, again);
+    assert_eq!(welcomed(&effects), Some((1_000_011, false, "resume-1000011".into())));
+    assert_eq!(script.room.members[&PeerId(1_000_011)].role, Role::Member);
+}
+
+#[test]
+fn who_is_here_gets_a_fresh_resume_token_every_minute() {
+    let mut script = two_people();
+    script.lose(2);
+    let renew = Timing::default().renew;
+    let of = |effects: Vec<Effect>| -> Vec<Effect> {
+        effects.into_iter().filter(|effect| matches!(effect, Effect::Renew { .. })).collect()
+    };
+    assert!(of(script.wait(renew - Duration::from_secs(1))).is_empty());
+    let fresh = Effect::Renew { socket: SocketId(1), member: PeerId(11), role: Role::Member };
+    assert_eq!(of(script.wait(Duration::from_secs(1))), std::slice::from_ref(&fresh));
+    assert_eq!(script.room.poll_timeout(), Some(script.now + renew));
+    assert_eq!(of(script.wait(renew)), [fresh]);
+}
+
+#[test]
+fn a_move_is_told_to_everyone_and_media_goes_on_until_it_is_closed() {
+    let mut script = two_people();
+    script.arrive(3, newcomer(13, "Eva, whose media never came up"));
+    script.hear(Event::Connected { peer: PeerId(11) });
+    script.hear(Event::Connected { peer: PeerId(12) });
+    let effects = script.make_place();
+    let everyone = [SocketId(1), SocketId(2), SocketId(3)];
+    assert_eq!(
+        effects[0],
+        Effect::Send {
+            sockets: everyone.to_vec(),
+            message: ServerMessage::Bye { reason: ByeReason::Moving }
+        }
+    );
+    assert_eq!(effects[1..4], everyone.map(|socket| Effect::Close { socket }));
+    assert_eq!(effects[4..], [Effect::Media(Command::Leave { peer: PeerId(13) })]);
+    assert_eq!(
+        script.arrive(4, returning(11, "Ana")),
+        [
+            Effect::Send {
+                sockets: vec![SocketId(4)],
+                message: ServerMessage::Bye { reason: ByeReason::Moving }
+            },
+            Effect::Close { socket: SocketId(4) },
+        ]
+    );
+    let closed = |peer| Event::Disconnected { peer: PeerId(peer), reason: DisconnectReason::Closed };
+    assert_eq!(script.hear(closed(11)), [Effect::Media(Command::Leave { peer: PeerId(11) })]);
+    assert!(!script.room.is_empty());
+    script.hear(Event::Lost { peers: vec![PeerId(12)] });
+    assert!(script.room.is_empty());
+}
+
+#[test]
+fn what_is_wanted_and_held_back_is_told_to_whom_it_concerns_and_kept_for_their_return() {
+    let mut script = two_people();
+    let wanted = vec![UpWanted { kind: UpKind::Camera, layers: vec![true, false, false] }];
+    assert_eq!(
+        script.hear(Event::Wanted { peer: PeerId(11), ups: wanted.clone() }),
+        [Effect::Send { sockets: vec![SocketId(1)], message: ServerMessage::Wanted { ups: wanted.clone() } }]
+    );
+    assert!(script.hear(Event::Wanted { peer: PeerId(99), ups: wanted.clone() }).is_empty());
+    let up = Some(Up { peer: PeerId(12), kind: UpKind::Camera });
+    let held = vec![SlotState { mid: mid("1"), up, paused: true }];
+    assert_eq!(
+        script.hear(Event::Slots { peer: PeerId(11), slots: held.clone() }),
+        [Effect::Send { sockets: vec![SocketId(1)], message: ServerMessage::Slots { slots: held.clone() } }]
+    );
+    script.lose(1);
+    let effects = script.arrive(3, returning(11, "Ana"));
+    assert!(
+        matches!(&effects[0], Effect::Send { message: ServerMessage::Welcome { wanted: told, slots, .. }, .. }
+            if *told == wanted && *slots == held),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn lines_are_told_to_everyone_when_they_change_and_shown_to_who_comes_later() {
+    let mut script = two_people();
+    let lines = |room, peer, line| Event::Lines {
+        room: RoomId(room),
+        lines: vec![PeerLine { peer: PeerId(peer), line }, PeerLine { peer: PeerId(99), line: Line::Lost }],
+    };
+    let told = vec![MemberLine { member: PeerId(11), line: Line::Weak }];
+    assert_eq!(
+        script.hear(lines(1, 11, Line::Weak)),
+        [Effect::Send {
+            sockets: vec![SocketId(1), SocketId(2)],
+            message: ServerMessage::Lines { lines: told }
+        }]
+    );
+    assert!(script.hear(lines(1, 11, Line::Weak)).is_empty(), "nothing new");
+    assert!(script.hear(lines(2, 11, Line::Lost)).is_empty(), "another meeting's");
+    let effects = script.arrive(3, newcomer(13, "Eva"));
+    assert!(matches!(&effects[1], Effect::Send { message: ServerMessage::Welcome { members, .. }, .. }
+        if members[0].line == Line::Weak && members[1].line == Line::Good));
+}
+
 /// Anything that can happen to a room, from a handful of sockets and peers, so that they meet often.
 #[derive(Clone, Debug)]
 enum Step {
-    Arrive { socket: u64, fresh: u64, resume: Option<u64>, name: String },
+    Arrive { socket: u64, fresh: u64, resume: Option<(u64, bool)>, name: String },
     Say { socket: u64, message: ClientMessage },
     Hear(Event),
     Lose(u64),
     Wait(u64),
+    Move,
 }
 
 fn any_kind() -> impl Strategy<Value = UpKind> {
@@ -478,12 +623,13 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0..6u64, prop::option::of(0..8u64), ".{0,20}")
+        3 => (0..6u64, prop::option::of((0..8u64, any::<bool>())), ".{0,20}")
             .prop_map(|(socket, resume, name)| Step::Arrive { socket, fresh: 0, resume, name }),
         8 => (0..6u64, any_message()).prop_map(|(socket, message)| Step::Say { socket, message }),
         2 => any_event().prop_map(Step::Hear),
         2 => (0..6u64).prop_map(Step::Lose),
         1 => (0..70u64).prop_map(Step::Wait),
+        1 => prop::bool::weighted(0.1).prop_map(|moves| if moves { Step::Move } else { Step::Wait(60) }),
     ]
 }
 
@@ -511,7 +657,9 @@ fn run(steps: &[Step], start: Instant) -> Result<Vec<Effect>, TestCaseError> {
         };
         match step.clone() {
             Step::Arrive { socket, fresh, resume, name } => {
-                script.arrive(socket, Arrival { resume: resume.map(PeerId), ..newcomer(fresh, &name) });
+                // Memberships of a server that died have ids that no newcomer gets.
+                let resume = resume.map(|(peer, back)| vouched(if back { 1_000 + peer } else { peer }, back));
+                script.arrive(socket, Arrival { resume, ..newcomer(fresh, &name) });
             }
             Step::Say { socket, message } => {
                 let speaker = script.room.sockets.get(&SocketId(socket)).copied();
@@ -536,6 +684,7 @@ fn run(steps: &[Step], start: Instant) -> Result<Vec<Effect>, TestCaseError> {
             Step::Hear(event) => drop(script.hear(event)),
             Step::Lose(socket) => drop(script.lose(socket)),
             Step::Wait(seconds) => drop(script.wait(Duration::from_secs(seconds))),
+            Step::Move => drop(script.make_place()),
         }
         let room = &script.room;
         prop_assert!(room.members.len() <= FEW);

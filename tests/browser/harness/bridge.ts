@@ -23,7 +23,9 @@ export class Program {
   readonly #ended: Promise<number | null>;
 
   constructor(name: string, args: string[]) {
-    this.#child = spawn(program(name), args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    // What a test starts writes nothing into the home of whoever runs it, unless a flag names a folder.
+    const env = { ...process.env, ASAMBLEA_STATE_DIR: '' };
+    this.#child = spawn(program(name), args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
     this.#ended = new Promise((resolve, reject) => {
       this.#child.once('error', reject);
       this.#child.once('exit', (code) => resolve(code));

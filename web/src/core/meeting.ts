@@ -386,6 +386,10 @@ class MeetingLogic implements Meeting {
         if (message.state === 'lost') this.#pictures.forget(this.#media.hasPlayed);
         this.#media.handleServerState(message.state);
         break;
+      case 'resume':
+        if (this.#resume) this.#resume.token = message.token;
+        this.#save();
+        break;
       case 'ping':
         this.#save();
         break;

@@ -50,7 +50,7 @@ export type MediaState = "connected" | "disconnected" | "lost";
 
 /** A person in a meeting. */
 export type Member = {
-  /** Names the membership; random, never reused. */
+  /** Names the membership; random, never another's. */
   id: number,
   /** The shown name; may be empty and need not be unique. */
   name: string,
@@ -84,12 +84,13 @@ export type ServerMessage = { "type": "welcome",
   version: number,
   /** The client's own member id. */
   member: number,
-  /** Presented in a later `hello` to take up the same membership. */
+  /** Presented in a later `hello` to take up the same membership; a `resume` message replaces it. */
   resume: string,
   /**
    * Whether this continues an earlier membership: its media transport may still be up, its published state
    * and slots are as they were. If false after a resume was asked for, the client starts afresh: new peer
-   * connection, revisions from 1.
+   * connection, revisions from 1. The member id may be the earlier one even then, after the server was
+   * started again.
    */
   resumed: boolean,
   /** The newest offer revision the server has seen from this membership. */
@@ -106,6 +107,9 @@ export type ServerMessage = { "type": "welcome",
   silence_ms_max: number,
   /** For how long a lost socket's membership is kept. */
   resume_ms_max: number,
+} | { "type": "resume",
+  /** Presented in a later `hello` to take up the same membership. */
+  token: string,
 } | { "type": "answer",
   /** The offer's number. */
   revision: number,

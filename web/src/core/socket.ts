@@ -174,6 +174,9 @@ export class SocketMachine {
         this.#tries = 0;
         this.#tokenRefusals = 0;
         return this.#step('up', now, now + this.#silenceMs, { type: 'welcome', welcome: message });
+      case 'resume':
+        this.#resume = message.token;
+        return [{ type: 'message', message }];
       case 'ping':
         return [
           { type: 'send', message: { type: 'pong', nonce: message.nonce } },

@@ -15,6 +15,7 @@ const PEER: PeerId = PeerId(7);
 fn start(shards: usize) -> (MediaPlane, mpsc::Receiver<Event>) {
     let (sender, events) = mpsc::channel();
     let plane = MediaPlane::start(Config {
+        take_over: false,
         bind: "[::]:0".parse().unwrap(),
         public_addresses: vec!["203.0.113.5".parse().unwrap()],
         shards,
@@ -219,6 +220,7 @@ fn stopping_frees_the_port_and_may_be_repeated() {
     let taken = plane.local_addr();
     let second = |bind| {
         MediaPlane::start(Config {
+            take_over: false,
             bind,
             public_addresses: vec![],
             shards: 1,
