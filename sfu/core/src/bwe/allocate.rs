@@ -47,7 +47,8 @@ impl Picture {
             Grant::Paused => 0.0,
             Grant::Layer(layer) => {
                 // The layer that flows for this grant: the best at or below it.
-                let flowing = self.layers[..=usize::from(layer).min(LAYERS_MAX - 1)].iter().rev().flatten().next();
+                let flowing =
+                    self.layers[..=usize::from(layer).min(LAYERS_MAX - 1)].iter().rev().flatten().next();
                 flowing.copied().unwrap_or(0.0)
             }
         }

@@ -166,7 +166,8 @@ impl Delay {
             self.window.remove(0);
         }
         self.window.push(((arrived_us - self.origin_us) as f64 / 1e3, self.smoothed_ms));
-        let trend = if self.window.is_full() { slope(&self.window).unwrap_or(self.trend) } else { self.trend };
+        let trend =
+            if self.window.is_full() { slope(&self.window).unwrap_or(self.trend) } else { self.trend };
         let scaled = f64::from(self.groups.min(TRUSTED_GROUPS)) * trend * GAIN;
         let threshold = self.threshold_ms.unwrap_or(THRESHOLD_MS.1);
         if scaled > threshold {

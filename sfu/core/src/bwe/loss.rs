@@ -82,8 +82,8 @@ impl Loss {
     /// Judges the running window if it is long enough. `rate_bps` is the rate in force.
     pub fn judge(&mut self, now_us: u64, rate_bps: f64) -> Verdict {
         let total = self.arrived + self.missing;
-        let is_whole =
-            self.since_us.is_some_and(|since| now_us.saturating_sub(since) >= WINDOW_US) && total >= PACKETS_MIN;
+        let is_whole = self.since_us.is_some_and(|since| now_us.saturating_sub(since) >= WINDOW_US)
+            && total >= PACKETS_MIN;
         if !is_whole {
             return Verdict::Keep;
         }

@@ -109,7 +109,8 @@ impl Rate {
     }
 
     fn increase(&mut self, passed_s: f64, acknowledged_bps: Option<f64>, round_trip_us: u64) {
-        let is_beyond = |through: f64, (mean, deviation): (f64, f64)| through > mean * (1.0 + 3.0 * deviation.max(0.05));
+        let is_beyond =
+            |through: f64, (mean, deviation): (f64, f64)| through > mean * (1.0 + 3.0 * deviation.max(0.05));
         if let (Some(through), Some(limit)) = (acknowledged_bps, self.limit)
             && is_beyond(through, limit)
         {

@@ -157,7 +157,8 @@ impl Slot {
         self.template = Template::new(self.ssrc, description.payload_type, mid, transport_cc);
         let rtx = description.rtx_ssrc.zip(description.rtx_payload_type);
         self.rtx_ssrc = rtx.map(|(ssrc, _)| ssrc);
-        self.rtx_template = rtx.map(|(ssrc, payload_type)| Template::new(ssrc, payload_type, mid, transport_cc));
+        self.rtx_template =
+            rtx.map(|(ssrc, payload_type)| Template::new(ssrc, payload_type, mid, transport_cc));
     }
 
     /// Whether packets of this slot, or their retransmissions, go out under this SSRC.

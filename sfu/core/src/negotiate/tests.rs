@@ -364,8 +364,9 @@ fn more_slots_leave_the_others_as_they_are() {
         assert_eq!(answer.description.slots.len(), 14);
         // These second offers were recorded when no slot had been answered with transport-wide numbers.
         let grown = answer.description.slots[..10].iter().zip(&before.slots);
-        let grown: Vec<_> =
-            grown.map(|(slot, was)| SlotDescription { has_transport_cc: was.has_transport_cc, ..slot.clone() }).collect();
+        let grown: Vec<_> = grown
+            .map(|(slot, was)| SlotDescription { has_transport_cc: was.has_transport_cc, ..slot.clone() })
+            .collect();
         assert_eq!(grown, before.slots);
         assert_eq!(answer.description.ups, before.ups);
         assert!(answer.sdp.contains("a=ice-ufrag:server0\r\n"));

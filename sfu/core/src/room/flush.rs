@@ -47,7 +47,8 @@ impl Room {
 
     fn write_queue<E: Egress>(&mut self, now: Instant, subscriber: &mut Subscriber, egress: &mut E) {
         let may_send = subscriber.line.as_mut().map_or(usize::MAX, |line| line.may_send(now));
-        let waiting: usize = subscriber.queue.iter().filter(|queued| queued.is_picture()).map(length_of).sum();
+        let waiting: usize =
+            subscriber.queue.iter().filter(|queued| queued.is_picture()).map(length_of).sum();
         if waiting <= may_send {
             self.write_range(now, subscriber, 0, subscriber.queue.len(), egress);
             subscriber.queue.clear();

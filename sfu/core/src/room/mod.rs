@@ -415,7 +415,11 @@ impl Room {
                 .iter_mut()
                 .filter_map(|slot| {
                     let is_told = std::mem::take(&mut slot.is_changed) && slot.is_open;
-                    is_told.then(|| SlotState { mid: slot.mid.clone(), up: slot.announced, paused: slot.is_paused })
+                    is_told.then(|| SlotState {
+                        mid: slot.mid.clone(),
+                        up: slot.announced,
+                        paused: slot.is_paused,
+                    })
                 })
                 .collect();
             if !slots.is_empty() {

@@ -338,9 +338,12 @@ impl Room {
             peer.line.up_loss = ((u16::from(peer.line.up_loss) + u16::from(up_loss)) / 2) as u8;
         }
         // Whoever hears nothing for two seconds takes the path for dead.
-        let is_greeting_due = peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= super::GREETING);
-        let is_upstream_due =
-            (is_report_due && !blocks.is_empty()) || is_greeting_due || !duties.plis.is_empty() || !duties.asked.is_empty();
+        let is_greeting_due =
+            peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= super::GREETING);
+        let is_upstream_due = (is_report_due && !blocks.is_empty())
+            || is_greeting_due
+            || !duties.plis.is_empty()
+            || !duties.asked.is_empty();
         if is_upstream_due {
             peer.greeted_at = Some(now);
             let ceiling = self.config.upstream_bps_max;

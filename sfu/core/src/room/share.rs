@@ -107,10 +107,13 @@ impl Room {
         let is_calm = |at: Instant| now.saturating_duration_since(at) >= UPGRADE_INTERVAL;
         let allocation =
             allocate((bps - sound).max(0.0) * SHARED, &pictures, peer.regranted_at.is_none_or(is_calm));
-        peer.line.is_short =
-            pictures.iter().zip(&allocation.grants).any(|(picture, grant)| *grant < Grant::Layer(picture.wish));
+        peer.line.is_short = pictures
+            .iter()
+            .zip(&allocation.grants)
+            .any(|(picture, grant)| *grant < Grant::Layer(picture.wish));
         // What is probed for at any time is the next step and not the whole dream.
-        let wanted = sound + (allocation.wished_bps.min(allocation.granted_bps * 2.0 + 400_000.0)) * PROBE_MARGIN;
+        let wanted =
+            sound + (allocation.wished_bps.min(allocation.granted_bps * 2.0 + 400_000.0)) * PROBE_MARGIN;
         if let Some(line) = &mut peer.subscriber.line
             && let Some(bytes) = line.begin_probe(now, wanted)
         {
@@ -146,7 +149,9 @@ impl Room {
         let (mut places, mut pictures) = (ArrayVec::new(), ArrayVec::new());
         let Some(peer) = self.peers.get(key) else { return (places, pictures) };
         for (place, slot) in peer.subscriber.slots.iter().enumerate() {
-            let Some((up, height_px)) = slot.wish.filter(|_| slot.is_open && !slot.is_audio) else { continue };
+            let Some((up, height_px)) = slot.wish.filter(|_| slot.is_open && !slot.is_audio) else {
+                continue;
+            };
             let Some(source) = self.by_id.get(&up.peer) else { continue };
             let stream = self.peers.get(*source).and_then(|peer| peer.publisher.up(up.kind));
             let Some(stream) = stream.filter(|stream| stream.is_active) else { continue };
@@ -172,7 +177,9 @@ impl Room {
         let before = peer.voices_max;
         // It takes a fifth more to get a voice back than to keep it.
         let fits = |voices: usize| {
-            VOICES_BPS.get(voices - 1).is_none_or(|least| bps >= if before > voices { *least } else { least * 1.2 })
+            VOICES_BPS
+                .get(voices - 1)
+                .is_none_or(|least| bps >= if before > voices { *least } else { least * 1.2 })
         };
         let voices = if !fits(1) {
             1
@@ -190,7 +197,8 @@ impl Room {
     /// What each voice needs once is not spent on sending others twice.
     fn limit_repeats(&mut self, key: PeerKey, bps: f64) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let voices = peer.subscriber.slots.iter().filter(|slot| slot.is_audio && slot.current.is_some()).count();
+        let voices =
+            peer.subscriber.slots.iter().filter(|slot| slot.is_audio && slot.current.is_some()).count();
         let left = bps - voices as f64 * VOICE_BPS;
         peer.subscriber.redundancy.set_allowance_bps(Some(left.max(0.0) as u64));
     }
@@ -208,18 +216,20 @@ impl Room {
             for slot in 0..self.slot_count(key) {
                 let Some(peer) = self.peers.get(key) else { break };
                 let slot = &peer.subscriber.slots[slot];
-                let carried = [slot.current, slot.target].into_iter().flatten().map(|at| (at.peer, at.kind, at.layer));
+                let carried =
+                    [slot.current, slot.target].into_iter().flatten().map(|at| (at.peer, at.kind, at.layer));
                 let carried: ArrayVec<_, 2> = carried.filter(|(_, kind, _)| !kind.is_audio()).collect();
-                let wished = slot.wish.filter(|_| slot.is_open && !slot.is_audio).and_then(|(up, height_px)| {
-                    let source = *self.by_id.get(&up.peer)?;
-                    let stream = self.peers.get(source)?.publisher.up(up.kind)?;
-                    let layers = costs(now, stream);
-                    let ideal = stream.ideal_layer(height_px, |layer| layers[layer].is_some())?;
-                    match slot.grant {
-                        Grant::Paused => None,
-                        Grant::Layer(limit) => Some((source, up.kind, ideal.min(limit))),
-                    }
-                });
+                let wished =
+                    slot.wish.filter(|_| slot.is_open && !slot.is_audio).and_then(|(up, height_px)| {
+                        let source = *self.by_id.get(&up.peer)?;
+                        let stream = self.peers.get(source)?.publisher.up(up.kind)?;
+                        let layers = costs(now, stream);
+                        let ideal = stream.ideal_layer(height_px, |layer| layers[layer].is_some())?;
+                        match slot.grant {
+                            Grant::Paused => None,
+                            Grant::Layer(limit) => Some((source, up.kind, ideal.min(limit))),
+                        }
+                    });
                 for (source, kind, layer) in carried.into_iter().chain(wished) {
                     let up = self.peers.get_mut(source).and_then(|peer| peer.publisher.up_mut(kind));
                     if let Some(wanted) = up.and_then(|up| up.wanted_now.get_mut(usize::from(layer))) {
@@ -237,11 +247,10 @@ impl Room {
                 is_news |= up.settle_wanted(now, UNWANTED_AFTER);
             }
             if is_news {
-                let wanted = |up: &UpStream| UpWanted {
-                    kind: up.kind,
-                    layers: up.wanted[..up.layers.len()].to_vec(),
-                };
-                let ups = peer.publisher.ups_mut().filter(|up| !up.kind.is_audio()).map(|up| wanted(up)).collect();
+                let wanted =
+                    |up: &UpStream| UpWanted { kind: up.kind, layers: up.wanted[..up.layers.len()].to_vec() };
+                let ups =
+                    peer.publisher.ups_mut().filter(|up| !up.kind.is_audio()).map(|up| wanted(up)).collect();
                 self.notes.push_back(Event::Wanted { peer: peer.id, ups });
             }
         }
@@ -321,7 +330,8 @@ mod tests {
         let start = crate::up::test_epoch();
         let mut judgement = Judgement::default();
         let seems = |tick: u64| if tick.is_multiple_of(10) { Line::Good } else { Line::Weak };
-        let is_told = (0..500).any(|tick| judgement.judge(start + Duration::from_millis(tick * 100), seems(tick)));
+        let is_told =
+            (0..500).any(|tick| judgement.judge(start + Duration::from_millis(tick * 100), seems(tick)));
         assert!(!is_told);
     }
 }

@@ -236,7 +236,9 @@ mod tests {
 
     #[test]
     fn a_transport_wide_number_stands_beside_any_mid() {
-        for mid in [None, Some((4, &b"1"[..])), Some((4, b"0123456789abcdef")), Some((4, b"12345678901234567"))] {
+        for mid in
+            [None, Some((4, &b"1"[..])), Some((4, b"0123456789abcdef")), Some((4, b"12345678901234567"))]
+        {
             let template = Template::new(1, 96, mid, Some(9));
             let mut buffer = [0; 64];
             let length = template.write(&mut buffer, false, false, 1, 2);

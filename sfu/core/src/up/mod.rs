@@ -245,7 +245,8 @@ impl UpStream {
             return Some(best);
         }
         let layers = 0..self.layers.len() as u8;
-        let below = layers.clone().filter(|layer| *layer <= limit).rev().find(|layer| is_live(usize::from(*layer)));
+        let below =
+            layers.clone().filter(|layer| *layer <= limit).rev().find(|layer| is_live(usize::from(*layer)));
         below.or_else(|| layers.into_iter().find(|layer| is_live(usize::from(*layer))))
     }
 

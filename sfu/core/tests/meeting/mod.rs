@@ -472,7 +472,8 @@ impl Oracle {
         let mid = self.mids.get(&packet.ssrc).expect("an SSRC of this person's slots");
         assert_eq!(packet.extensions.get(MID), Some(mid.as_str().as_bytes()), "mid always");
         let is_sound = matches!(packet.payload_type, 109 | 110);
-        let numbered = usize::from(packet.extensions.get(TRANSPORT_CC).is_some_and(|number| number.len() == 2));
+        let numbered =
+            usize::from(packet.extensions.get(TRANSPORT_CC).is_some_and(|number| number.len() == 2));
         assert_eq!(numbered == 1, !is_sound, "pictures have transport-wide numbers, sound has none");
         assert_eq!(packet.extensions.iter().count(), 1 + numbered, "nothing else");
         if packet.payload.is_empty() {
