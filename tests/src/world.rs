@@ -111,7 +111,7 @@ impl World {
                 fingerprint: self.identity.fingerprint(),
                 candidates: vec![SERVER],
                 seed: self.seed.wrapping_add(index as u64),
-                transport_cc: false,
+                transport_cc: true,
             }),
             to_server: Netem::new(link.seed(link_seed)),
             to_client: Netem::new(link.seed(link_seed + 1)),
@@ -154,6 +154,31 @@ impl World {
         let slots = mids.into_iter().zip(wishes).map(wish).collect();
         self.shard.handle_command(self.now, ShardCommand::View { peer: self.clients[index].id, slots });
         self.settle();
+    }
+
+    /// A client's line to it becomes another one; what is on its way stays so.
+    pub fn change_down_link(&mut self, index: usize, link: NetemConfig) {
+        self.clients[index].to_client.set_config(link);
+    }
+
+    /// When the bridge told a client that a picture is held back, or not any more.
+    pub fn pauses(&self, index: usize) -> Vec<(Instant, bool)> {
+        let id = self.clients[index].id;
+        let mut told = Vec::new();
+        for (at, event) in &self.events {
+            if let Event::Slots { peer, slots } = event
+                && *peer == id
+            {
+                told.extend(
+                    slots
+                        .iter()
+                        .filter(|slot| slot.up.is_some_and(|up| !up.kind.is_audio()))
+                        .map(|slot| (*at, slot.paused)),
+                );
+            }
+        }
+        told.dedup_by_key(|(_, paused)| *paused);
+        told
     }
 
     /// A client leaves without a word to the others.

@@ -4,8 +4,8 @@ use asamblea_seam::UpKind;
 use asamblea_tests::peer::Received;
 use asamblea_tests::world::{Client, World};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-use str0m_netem::{NetemConfig, Probability, RandomLoss};
+use std::time::{Duration, Instant};
+use str0m_netem::{Bitrate, DataSize, NetemConfig, Probability, RandomLoss};
 
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -202,4 +202,51 @@ fn many_seeds_of_lossy_meetings_stay_decodable() {
             assert_eq!(seen(client).len(), people - 1, "seed {seed}: everyone is seen");
         }
     }
+}
+
+/// A viewer whose line drops to 100 kbit/s and recovers, with a speaker whose camera sends three layers.
+#[test]
+fn a_line_that_drops_keeps_its_sound_and_gets_its_picture_back() {
+    let narrow = || clean().link(Bitrate::kbps(100), DataSize::bytes(100_000 / 8 * 3 / 10));
+    let mut world = World::new(11);
+    let speaker = world.join(clean(), 1, 1);
+    let viewer = world.join(clean(), 1, 1);
+    world.publish(speaker, &[UpKind::Microphone, UpKind::Camera]);
+    assert!(world.run_until(CONNECT, everyone_is_connected));
+    world.view(viewer, &[(speaker, 720)]);
+    everyone_talks(&mut world, Duration::from_secs(10));
+    let layer = |world: &World| {
+        let last = world.clients[viewer].received.iter().rev().find(|(_, it)| it.stamp.kind == 1);
+        last.map(|(at, it)| (world.now - *at, it.stamp.layer))
+    };
+    assert_eq!(layer(&world).map(|(_, layer)| layer), Some(2), "the tallest before");
+
+    let dropped_at = world.now;
+    world.change_down_link(viewer, narrow());
+    everyone_talks(&mut world, Duration::from_secs(10));
+    let paused = world.pauses(viewer).into_iter().find(|(at, paused)| *paused && *at > dropped_at);
+    let after = paused.map(|(at, _)| at - dropped_at);
+    assert!(after.is_some_and(|after| after <= Duration::from_secs(3)), "held back after {after:?}");
+    let sound: Vec<Instant> = world.clients[viewer]
+        .received
+        .iter()
+        .filter(|(at, it)| it.stamp.kind == 0 && *at > dropped_at + Duration::from_secs(3))
+        .map(|(at, _)| *at)
+        .collect();
+    let gap = sound.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(gap.is_some_and(|gap| gap < Duration::from_millis(200)), "sound stops for {gap:?}");
+    assert!(sound.len() > 300, "{} of 350 packets of sound", sound.len());
+
+    let recovered_at = world.now;
+    world.change_down_link(viewer, clean());
+    everyone_talks(&mut world, Duration::from_secs(20));
+    let back = world.clients[viewer]
+        .received
+        .iter()
+        .find(|(at, it)| it.stamp.kind == 1 && it.stamp.layer == 2 && *at > recovered_at)
+        .map(|(at, _)| *at - recovered_at);
+    assert!(back.is_some_and(|back| back <= Duration::from_secs(10)), "back after {back:?}");
+    let changes = world.pauses(viewer).len();
+    assert!(changes <= 4, "no flutter: {changes} changes");
+    assert_streams_are_decodable(&world.clients[viewer]);
 }

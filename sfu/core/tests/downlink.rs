@@ -188,9 +188,7 @@ fn a_narrow_line_is_filled_and_its_queue_stays_short() {
             let (used, queue) =
                 (run.mean(20_000, 60_000, |s| s.sent_bps), run.mean(20_000, 60_000, |s| s.queue_ms));
             println!("{bps}: used {:.0} %, queue {queue:.0} ms", used / bps * 100.0);
-            // A packet is a larger part of a narrow line.
-            let least = if bps < 500e3 { 0.8 } else { 0.85 };
-            assert!(used > bps * least, "seed {seed}: {used} of {bps}");
+            assert!(used > bps * 0.85, "seed {seed}: {used} of {bps}");
             assert!(queue < 100.0, "seed {seed}, {bps}: {queue} ms");
         }
     }

@@ -30,6 +30,9 @@ use std::time::{Duration, Instant};
 /// show soon whether there is more.
 pub const START_BPS: f64 = 900_000.0;
 
+/// A queue of this length when the first rate is known says that the line is full, ms.
+const START_QUEUE_MS: f64 = 40.0;
+
 /// Without feedback on anything for this long while packets go out the rate goes down, µs.
 const SILENT_US: u64 = 1_000_000;
 
@@ -179,7 +182,15 @@ impl Downlink {
         // Sound has no numbers; it is taken to get through as the rest does.
         let sound = self.sound.bps(now_us as i64).unwrap_or(0.0) * (1.0 - self.loss.fraction());
         let through = self.through.bps(self.arrived_us).map(|bps| bps + sound);
-        let rate = self.rate.get_or_insert_with(|| Rate::new(through.unwrap_or(0.0).max(START_BPS)));
+        let rate = match &mut self.rate {
+            Some(rate) => rate,
+            // Until it is known what gets through, all that is wished goes out.
+            None => {
+                let Some(through) = through else { return (arrived, missing) };
+                let is_full = self.delay.queue_ms() > START_QUEUE_MS;
+                self.rate.insert(Rate::new(if is_full { through } else { (through * 1.5).max(START_BPS) }))
+            }
+        };
         let usage = self.delay.take_usage();
         rate.update(now_us, usage, through, self.round_trip_us);
         if usage == Usage::Over {

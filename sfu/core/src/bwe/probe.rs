@@ -6,9 +6,9 @@
 /// A burst lasts this long at the rate that it tries, µs.
 const BURST_US: f64 = 20_000.0;
 
-/// A burst has at least so many bytes, so that its length can be told in units of feedback, and at most so many: a
-/// tenth of a second of the slowest line that has pictures, and a line of 20 Mbit/s.
-const BURST_BYTES: (f64, f64) = (2_200.0, 24_000.0);
+/// A burst has at least so many bytes: four packets, so that its length can be told, and no more than a tenth of a second
+/// of 100 kbit/s, for which sound may wait behind it; and at most so many: 20 Mbit/s.
+const BURST_BYTES: (f64, f64) = (900.0, 24_000.0);
 
 /// A burst tries at most this much more than the rate in force.
 const STEP: f64 = 2.0;

@@ -22,8 +22,8 @@ const UNTRIED: f64 = 1.5;
 /// See [`UNTRIED`], bit/s.
 const UNTRIED_BPS: f64 = 20_000.0;
 
-/// Least time between two decreases, µs: a round trip of most lines, so that the first is seen to work.
-const DECREASE_US: u64 = 200_000;
+/// Least time between two decreases, µs: a round trip and a report, so that the first is seen to work.
+const DECREASE_US: u64 = 400_000;
 
 /// How quickly the memory of the limit follows.
 const MEMORY: f64 = 0.05;
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(rate.bps(), 450_000.0);
         rate.update(50_000, Usage::Over, Some(500_000.0), 50_000);
         assert_eq!(rate.bps(), 450_000.0);
-        rate.update(300_000, Usage::Over, Some(300_000.0), 50_000);
+        rate.update(500_000, Usage::Over, Some(300_000.0), 50_000);
         assert_eq!(rate.bps(), 270_000.0);
     }
 

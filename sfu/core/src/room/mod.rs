@@ -326,6 +326,9 @@ impl Room {
         for slot in &mut peer.subscriber.slots {
             slot.grant = Grant::ALL;
         }
+        for up in peer.publisher.ups_mut() {
+            up.retell_wanted();
+        }
         if is_connected {
             self.retarget_slots(now, key);
             self.assign_audio(now);
@@ -465,6 +468,7 @@ impl Room {
         let mut found = ArrayVec::<usize, 4>::new();
         for peer in self.peers.values() {
             let slots = peer.subscriber.slots.iter().filter(|slot| slot.is_open && slot.is_audio).count();
+            let slots = slots.min(peer.voices_max);
             if slots > 0 && !found.contains(&slots) && found.try_push(slots).is_err() {
                 break;
             }

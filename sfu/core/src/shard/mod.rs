@@ -421,6 +421,8 @@ impl Shard {
             };
             let Some(peer) = entry.room.poll_dirty() else {
                 entry.dirty = false;
+                // What a full line held back has a time to leave at.
+                self.timers.file(Owner::Room(room_key), &mut entry.filed, entry.room.poll_timeout());
                 self.dirty_rooms.pop();
                 continue;
             };

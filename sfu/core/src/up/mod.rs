@@ -183,6 +183,12 @@ impl UpStream {
         }
     }
 
+    /// Has what is wanted told again: a new transport begins with every layer on.
+    pub fn retell_wanted(&mut self) {
+        self.is_wanted_told = false;
+        self.wanted_since = [None; LAYERS_MAX];
+    }
+
     /// Takes over what is wanted now: at once what has become wanted, after a while what has not been. True if that is
     /// to be told.
     pub fn settle_wanted(&mut self, now: Instant, unwanted_after: Duration) -> bool {
