@@ -8,10 +8,13 @@ use asamblea_tests::netem::control::Order;
 use asamblea_tests::netem::profile::{NAMED, Profile};
 use asamblea_tests::netem::proxy::Emulator;
 use serde_json::json;
+use std::io::BufRead;
 use std::process::ExitCode;
-use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// Lines of stdin that wait to be read as orders; the pipe is behind them.
+const LINES_MAX: usize = 16;
 
 struct Flags {
     to: u16,
@@ -53,15 +56,22 @@ async fn main() -> ExitCode {
 async fn run(flags: Flags) -> anyhow::Result<()> {
     let emulator = Emulator::start(flags.to, flags.profile, flags.seed).await?;
     println!("{}", json!({ "port": emulator.port() }));
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let (read, mut lines) = mpsc::channel(LINES_MAX);
+    // A thread that waits for stdin holds up nobody: it ends with the process.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if read.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
     let mut terminate = signal(SignalKind::terminate())?;
     loop {
         tokio::select! {
-            line = lines.next_line() => {
-                let Some(line) = line? else { break };
+            line = lines.recv() => {
+                let Some(line) = line else { break };
                 let order = Order::read(&line)?;
                 if order.reports {
-                    tokio::time::sleep(Duration::from_millis(order.at_ms)).await;
                     println!("{}", json!({ "report": emulator.report().await }));
                 } else {
                     emulator.order(order);

@@ -57,6 +57,7 @@ impl Order {
         anyhow::ensure!(line.len() <= LINE_BYTES_MAX, "the line is too long");
         let line: Line = serde_json::from_str(line)?;
         anyhow::ensure!(line.at_ms <= AT_MS_MAX, "at_ms is at most {AT_MS_MAX}");
+        anyhow::ensure!(!line.reports || line.at_ms == 0, "a report is told at once");
         let profile = match line.profile {
             None => None,
             Some(ProfileOrName::Profile(profile)) => Some(profile),
@@ -96,6 +97,7 @@ mod tests {
             r#"{"profile": {"down": {"lost": 0.1}}}"#,
             r#"{"profiles": "clean"}"#,
             r#"{"at_ms": 600001}"#,
+            r#"{"at_ms": 1, "report": true}"#,
         ] {
             assert!(Order::read(bad).is_err(), "{bad}");
         }
