@@ -13,6 +13,9 @@
 //! 4. When the batch is in, [`shard::Shard::poll_output`] flushes each subscriber once: [`down`] writes headers and
 //!    rewrites descriptors ([`rtp`]), [`egress`] is where [`shard`] seals them and cuts runs of equal size.
 //!
+//! How much of it goes to whom is decided beside that path, at ticks: [`bwe`] measures each subscriber's line and shares
+//! it out.
+//!
 //! [`negotiate`] stands beside: it turns a browser's offer into an answer and into what the packet path needs to
 //! know, away from the packet path.
 #![forbid(unsafe_code)]

@@ -239,6 +239,35 @@ fn a_long_line_is_filled_too() {
 }
 
 #[test]
+fn feedback_on_what_was_never_sent_changes_nothing_and_a_flood_of_it_is_refused() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a run needs some instant to start from; nothing depends on which"
+    )]
+    let start = Instant::now();
+    let mut downlink = Downlink::new(start);
+    let numbers: Vec<u16> = (0..20).map(|_| downlink.send_numbered(start, 1_000, false)).collect();
+    for flood in 0..10_000_u32 {
+        let mut bytes = vec![0; 400];
+        let mut writer = Writer::new(&mut bytes);
+        let base = numbers[0].wrapping_add(20 + flood as u16);
+        let head = FeedbackHead { ssrc: 1, media_ssrc: 2, base, reference: flood, count: flood as u8 };
+        assert!(writer.transport_feedback(head, &[Some(1); 64]));
+        let length = writer.len();
+        for packet in walk(&bytes[..length]) {
+            if let Ok(Rtcp::TransportFeedback(feedback)) = packet {
+                let settled = downlink
+                    .handle_feedback(start + Duration::from_micros(u64::from(flood) * 100), &feedback);
+                assert!(settled.0 <= 20, "no more than was sent");
+            }
+        }
+    }
+    assert_eq!(downlink.bps(), None, "nothing arrived, so nothing is known");
+    assert!(downlink.counters().feedback_refused >= 9_700, "{:?}", downlink.counters());
+    assert!(downlink.memory_bytes() < 100_000);
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     let once = || run(7, 10, 1e6, |_| Line { loss: 0.05, jitter_ms: 10.0, ..Line::of(600e3) });
     let estimates = |run: Run| run.samples.iter().map(|s| s.estimate_bps.to_bits()).collect::<Vec<_>>();
