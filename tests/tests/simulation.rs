@@ -250,3 +250,46 @@ fn a_line_that_drops_keeps_its_sound_and_gets_its_picture_back() {
     assert!(changes <= 4, "no flutter: {changes} changes");
     assert_streams_are_decodable(&world.clients[viewer]);
 }
+
+/// A line that carries the picture, but not a key frame at once: sound does not stand behind it in a queue.
+#[test]
+fn a_key_frame_does_not_hold_up_the_sound() {
+    let link = clean().link(Bitrate::kbps(700), DataSize::bytes(700_000 / 8));
+    let mut world = World::new(12);
+    let speaker = world.join(clean(), 1, 1);
+    let viewer = world.join(clean(), 1, 1);
+    world.publish(speaker, &[UpKind::Microphone, UpKind::Camera]);
+    assert!(world.run_until(CONNECT, everyone_is_connected));
+    world.view(viewer, &[(speaker, 180)]);
+    world.change_down_link(viewer, link);
+    for tick in 0..1_000_u32 {
+        let now = world.now;
+        world.clients[speaker].peer.send_audio(now, 30);
+        world.clients[viewer].peer.send_audio(now, 30);
+        if tick % 2 == 0 {
+            // 200 kbit/s, and each two seconds 25 kB at once: 290 ms of the line.
+            let is_key = tick % 100 == 0;
+            world.clients[speaker].peer.send_video(
+                now,
+                UpKind::Camera,
+                0,
+                is_key,
+                if is_key { 25 } else { 1 },
+                1_000,
+            );
+        }
+        world.run(Duration::from_millis(20));
+    }
+    let from = world.now - Duration::from_secs(10);
+    let heard = world.clients[viewer].received.iter().filter(|(at, it)| it.stamp.kind == 0 && *at > from);
+    let heard: Vec<Instant> = heard.map(|(at, _)| *at).collect();
+    let gap = heard.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(gap.is_some_and(|gap| gap < Duration::from_millis(150)), "sound waits for {gap:?}");
+    let frames: BTreeSet<u32> = world.clients[viewer]
+        .received
+        .iter()
+        .filter(|(_, it)| it.stamp.kind == 1)
+        .map(|(_, it)| it.stamp.frame)
+        .collect();
+    assert!(frames.len() > 400, "{} of 500 frames are seen", frames.len());
+}

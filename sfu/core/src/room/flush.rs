@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 /// What a packet has besides its RTP bytes: the SRTP tag, UDP and IP headers.
 const OVERHEAD_BYTES: usize = 16 + 8 + 20;
 
-/// Pictures that would wait longer than this are dropped, and begin anew with a key frame: a call that is late by more
-/// is no conversation.
-const WAIT_MAX: Duration = Duration::from_millis(400);
+/// Pictures that would wait longer than this are dropped, and begin anew with a key frame; a key frame alone may take most of it on
+/// a narrow line.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Length of a packet of padding: below the 255 bytes that its last byte can count (RFC 3550 section 5.1).
 const PADDING_BYTES: usize = 240;

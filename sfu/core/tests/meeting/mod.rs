@@ -64,6 +64,8 @@ pub struct Meeting {
     pub room: Room,
     pub people: Vec<Person>,
     pub speakers: Vec<Vec<PeerId>>,
+    /// What else signaling was told, and when.
+    pub told: Vec<(Instant, Event)>,
 }
 
 pub fn stamp(id: PeerId, layer: u8, frame: u32, index: u8) -> [u8; 14] {
@@ -153,7 +155,13 @@ impl Meeting {
         let now = Instant::now();
         let mut config = RoomConfig::new(WallClock { at: now, ntp: Ntp(0xeeee_0000_0000_0000) });
         configure(&mut config);
-        Self { now, room: Room::new(now, RoomId(1), seed, config), people: Vec::new(), speakers: Vec::new() }
+        Self {
+            now,
+            room: Room::new(now, RoomId(1), seed, config),
+            people: Vec::new(),
+            speakers: Vec::new(),
+            told: Vec::new(),
+        }
     }
 
     /// Someone joins, connects, and turns on microphone and camera (720 lines).
@@ -235,7 +243,7 @@ impl Meeting {
                 Event::Speakers { speakers, .. } => {
                     self.speakers.push(speakers.iter().map(|speaker| speaker.peer).collect());
                 }
-                _ => {}
+                other => self.told.push((self.now, other)),
             }
         }
     }

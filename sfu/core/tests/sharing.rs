@@ -1,0 +1,102 @@
+//! What follows from how lines are and what is watched: greetings, wanted layers, lines that are weak or lost.
+
+mod meeting;
+
+use asamblea_seam::{Event, Line};
+use meeting::{Meeting, publishing};
+use std::time::{Duration, Instant};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Two people who send microphone and camera.
+fn pair() -> Meeting {
+    let mut meeting = Meeting::new(3);
+    for _ in 0..2 {
+        let person = meeting.join(2, 2);
+        let (now, key) = (meeting.now, meeting.people[person].key);
+        meeting.room.publish(now, key, &publishing(true, true));
+    }
+    meeting.settle();
+    meeting
+}
+
+/// Everyone in `who` sends for so long, sound and all three layers.
+fn talk(meeting: &mut Meeting, who: &[usize], duration: Duration) {
+    let end = meeting.now + duration;
+    while meeting.now < end {
+        for &person in who {
+            meeting.send_sound(person, 30);
+            for layer in 0..3 {
+                meeting.send_frame(person, layer, true);
+            }
+        }
+        meeting.pass(20 * MS);
+    }
+}
+
+/// What was told last of a person's layers.
+fn wanted(meeting: &Meeting, person: usize) -> Option<(Instant, Vec<bool>)> {
+    let id = meeting.people[person].id;
+    meeting.told.iter().rev().find_map(|(at, event)| match event {
+        Event::Wanted { peer, ups } if *peer == id => Some((*at, ups.first()?.layers.clone())),
+        _ => None,
+    })
+}
+
+fn lines(meeting: &Meeting, person: usize) -> Vec<(Instant, Line)> {
+    let id = meeting.people[person].id;
+    let of = |(at, event): &(Instant, Event)| match event {
+        Event::Lines { lines, .. } => lines.iter().find(|line| line.peer == id).map(|line| (*at, line.line)),
+        _ => None,
+    };
+    meeting.told.iter().filter_map(of).collect()
+}
+
+#[test]
+fn whoever_is_connected_hears_something_twice_a_second_even_in_silence() {
+    let mut meeting = pair();
+    for half in 0..20 {
+        meeting.people.iter_mut().for_each(|person| person.rtcp.clear());
+        meeting.pass(500 * MS);
+        let heard = meeting.people.iter().all(|person| !person.rtcp.is_empty());
+        assert!(heard, "half second {half}");
+    }
+}
+
+#[test]
+fn publishers_are_told_which_layers_somebody_watches() {
+    let mut meeting = pair();
+    talk(&mut meeting, &[0, 1], 3_000 * MS);
+    assert_eq!(
+        wanted(&meeting, 0).map(|(_, layers)| layers),
+        Some(vec![true, false, false]),
+        "nobody watches"
+    );
+    let at = meeting.now;
+    meeting.view(1, &[("v0", Some(0), 720)]);
+    talk(&mut meeting, &[0, 1], 300 * MS);
+    let (told_at, layers) = wanted(&meeting, 0).expect("told");
+    assert!(layers[2] && told_at - at <= 200 * MS, "at once: {layers:?} after {:?}", told_at - at);
+    meeting.view(1, &[("v0", Some(0), 180)]);
+    let at = meeting.now;
+    talk(&mut meeting, &[0, 1], 4_000 * MS);
+    let (told_at, layers) = wanted(&meeting, 0).expect("told");
+    assert_eq!(layers, [true, false, false]);
+    assert!(told_at - at >= 2_000 * MS, "after a while only");
+    assert_eq!(wanted(&meeting, 1).map(|(_, layers)| layers), Some(vec![true, false, false]));
+}
+
+#[test]
+fn who_falls_silent_while_they_should_speak_is_lost_until_they_are_heard_again() {
+    let mut meeting = pair();
+    talk(&mut meeting, &[0, 1], 2_000 * MS);
+    let silent_at = meeting.now;
+    talk(&mut meeting, &[0], 3_000 * MS);
+    let told = lines(&meeting, 1);
+    assert_eq!(told.last().map(|(_, line)| *line), Some(Line::Lost), "{told:?}");
+    let after = told.last().map(|(at, _)| *at - silent_at);
+    assert!(after.is_some_and(|after| after <= 2_300 * MS), "{after:?}");
+    talk(&mut meeting, &[0, 1], 4_000 * MS);
+    assert_eq!(lines(&meeting, 1).last().map(|(_, line)| *line), Some(Line::Good));
+    assert_eq!(lines(&meeting, 0), [], "the other never was anything but good");
+}
