@@ -262,13 +262,16 @@ fn a_key_frame_does_not_hold_up_the_sound() {
     assert!(world.run_until(CONNECT, everyone_is_connected));
     world.view(viewer, &[(speaker, 180)]);
     world.change_down_link(viewer, link);
+    let mut answered = 0;
     for tick in 0..1_000_u32 {
         let now = world.now;
         world.clients[speaker].peer.send_audio(now, 30);
         world.clients[viewer].peer.send_audio(now, 30);
         if tick % 2 == 0 {
             // 200 kbit/s, and each two seconds 25 kB at once: 290 ms of the line.
-            let is_key = tick % 100 == 0;
+            let asked = world.clients[speaker].key_frames_wanted.len();
+            let is_key = tick % 100 == 0 || asked > answered;
+            answered = asked;
             world.clients[speaker].peer.send_video(
                 now,
                 UpKind::Camera,
@@ -291,5 +294,6 @@ fn a_key_frame_does_not_hold_up_the_sound() {
         .filter(|(_, it)| it.stamp.kind == 1)
         .map(|(_, it)| it.stamp.frame)
         .collect();
+    println!("asked {answered} pauses {:?}", world.pauses(viewer));
     assert!(frames.len() > 400, "{} of 500 frames are seen", frames.len());
 }

@@ -45,9 +45,16 @@ impl Meter {
         Some(bytes as f64 * 8e6 / span_us as f64)
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        *self = Self::default();
+    /// The highest rate over any fifth of a second of the last half, in bit/s: what a line carries while it is full,
+    /// though less than that is sent on the whole.
+    pub fn peak_bps(&self) -> Option<f64> {
+        const SPAN: i64 = 4;
+        const PAST: i64 = 10;
+        let newest = self.newest?;
+        let bucket = |number: i64| u64::from(self.bytes[number.rem_euclid(BUCKETS as i64) as usize]);
+        let sum = |last: i64| (last - SPAN + 1..=last).map(bucket).sum::<u64>();
+        let peak = (newest - PAST + SPAN..=newest).map(sum).max()?;
+        Some(peak as f64 * 8e6 / (SPAN * BUCKET_US) as f64)
     }
 
     fn advance(&mut self, bucket: i64) {

@@ -192,6 +192,14 @@ impl Downlink {
             }
         };
         let usage = self.delay.take_usage();
+        // A full line carries what comes out of it in its fullest moments, however little is sent between them.
+        let through = match usage {
+            Usage::Over => match (self.through.peak_bps(), through) {
+                (Some(peak), Some(through)) => Some(through.max(peak + sound)),
+                (_, through) => through,
+            },
+            Usage::Normal | Usage::Under => through,
+        };
         rate.update(now_us, usage, through, self.round_trip_us);
         if usage == Usage::Over {
             self.probe.back_off(now_us);
