@@ -134,7 +134,7 @@ impl Bridge {
             stopping: watch::Sender::new(false),
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         });
-        let gate = Gate::open(listener, tls);
+        let gate = Gate::open(listener, tls, Arc::clone(&plane));
         let app = http::router(Arc::clone(&shared));
         let mut stopping = shared.stopping.subscribe();
         let server = tokio::spawn(async move {

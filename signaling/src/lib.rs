@@ -16,6 +16,7 @@ pub mod media;
 pub mod protocol;
 pub mod registry;
 pub mod room;
+pub mod stream;
 pub mod telemetry;
 pub mod tls;
 pub mod ws;

@@ -4,6 +4,7 @@
 
 use crate::{Config, StartError};
 use asamblea_seam::{Command, Event, PeerId};
+use asamblea_sfu_io::carrier::{Carrier, Inlet};
 use asamblea_sfu_io::plane;
 use asamblea_sfu_io::port::PortError;
 use std::collections::BTreeSet;
@@ -20,6 +21,12 @@ pub trait MediaPlane: Send + Sync + 'static {
     /// Takes a command. Must not block for long: rooms call it from their tasks.
     fn handle(&self, command: Command);
 
+    /// Takes in a carrier of datagrams from this address whose first datagram is given, or `None` if it is not
+    /// authentic. Never waits.
+    fn carry(&self, _address: SocketAddr, _first: &[u8], _carrier: Box<dyn Carrier>) -> Option<Inlet> {
+        None
+    }
+
     /// Ends it; returns when its port is free. Commands after it do nothing.
     fn stop(&self);
 }
@@ -27,6 +34,10 @@ pub trait MediaPlane: Send + Sync + 'static {
 impl MediaPlane for plane::MediaPlane {
     fn handle(&self, command: Command) {
         plane::MediaPlane::handle(self, command);
+    }
+
+    fn carry(&self, address: SocketAddr, first: &[u8], carrier: Box<dyn Carrier>) -> Option<Inlet> {
+        plane::MediaPlane::carry(self, address, first, carrier)
     }
 
     fn stop(&self) {
