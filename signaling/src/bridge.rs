@@ -141,7 +141,7 @@ impl Bridge {
             timing: config.timing,
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         });
-        let (gate, accepting) = Gate::open(listener, tls);
+        let (gate, accepting) = Gate::open(listener, tls, Arc::clone(&plane));
         let app = http::router(Arc::clone(&shared));
         let mut service = shared.registry.service();
         let server = tokio::spawn(async move {

@@ -17,6 +17,7 @@ pub mod protocol;
 pub mod registry;
 pub mod room;
 pub mod state;
+pub mod stream;
 pub mod telemetry;
 pub mod tls;
 pub mod ws;

@@ -4,6 +4,7 @@
 
 use crate::{Config, StartError};
 use asamblea_seam::{Command, Event, PeerId};
+use asamblea_sfu_io::carrier::{Carrier, Inlet};
 use asamblea_sfu_io::plane;
 use asamblea_sfu_io::port::PortError;
 use std::collections::BTreeSet;
@@ -23,6 +24,12 @@ pub trait MediaPlane: Send + Sync + 'static {
     /// Gives its port up to whoever listens there next, while paths that are open go on; returns when it is done.
     fn yield_port(&self);
 
+    /// Takes in a carrier of datagrams from this address whose first datagram is given, or `None` if it is not
+    /// authentic. Never waits.
+    fn carry(&self, _address: SocketAddr, _first: &[u8], _carrier: Box<dyn Carrier>) -> Option<Inlet> {
+        None
+    }
+
     /// Ends it; returns when its port is free. Commands after it do nothing.
     fn stop(&self);
 }
@@ -34,6 +41,10 @@ impl MediaPlane for plane::MediaPlane {
 
     fn yield_port(&self) {
         plane::MediaPlane::yield_port(self);
+    }
+
+    fn carry(&self, address: SocketAddr, first: &[u8], carrier: Box<dyn Carrier>) -> Option<Inlet> {
+        plane::MediaPlane::carry(self, address, first, carrier)
     }
 
     fn stop(&self) {

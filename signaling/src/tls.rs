@@ -1,7 +1,9 @@
-//! One TCP port for HTTP and HTTPS: the first byte of a connection tells them apart. Bounds how many connections
-//! there are and how long one may be silent; never looks at what is said on them.
+//! One TCP port for HTTP, HTTPS and media: the first byte of a connection tells them apart. Bounds how many
+//! connections there are and how long one may be silent; never looks at what is said on them.
 
 use crate::http::Connection;
+use crate::media::MediaPlane;
+use crate::stream::{self, FRAME_BYTES_MAX};
 use anyhow::Context as _;
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType};
 use rustls::ServerConfig;
@@ -26,7 +28,7 @@ use tokio_rustls::server::TlsStream;
 /// limit of open files.
 pub const CONNECTIONS_MAX: usize = 4096;
 
-/// How long the first byte and the TLS handshake may take.
+/// How long the first byte and the TLS handshake or the first frame may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// A connection on which nothing arrives for this long is closed. WebSockets are pinged far more often.
@@ -46,10 +48,15 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Starts to accept. The task ends, and with it the listener, once the gate is dropped.
-    pub fn open(listener: TcpListener, tls: Arc<ServerConfig>) -> (Self, JoinHandle<()>) {
+    /// Starts to accept; streams of media go to the plane. The task ends, and with it the listener, once the gate is
+    /// dropped.
+    pub fn open(
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        plane: Arc<dyn MediaPlane>,
+    ) -> (Self, JoinHandle<()>) {
         let (sender, ready) = mpsc::channel(16);
-        let task = tokio::spawn(accept(listener, TlsAcceptor::from(tls), sender));
+        let task = tokio::spawn(accept(listener, TlsAcceptor::from(tls), plane, sender));
         (Self { ready }, task)
     }
 }
@@ -71,7 +78,12 @@ impl axum::serve::Listener for Gate {
     }
 }
 
-async fn accept(listener: TcpListener, tls: TlsAcceptor, ready: mpsc::Sender<(Stream, Connection)>) {
+async fn accept(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    plane: Arc<dyn MediaPlane>,
+    ready: mpsc::Sender<(Stream, Connection)>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
@@ -81,12 +93,19 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, ready: mpsc::Sender<(St
         };
         match accepted {
             Ok((tcp, remote)) => {
-                let (tls, ready) = (tls.clone(), ready.clone());
+                let (tls, plane, ready) = (tls.clone(), Arc::clone(&plane), ready.clone());
                 tokio::spawn(async move {
-                    if let Ok(Ok((wire, secure))) = timeout(HANDSHAKE, greet(tcp, tls)).await {
-                        let stream = Stream { wire, idle: Box::pin(sleep(IDLE)), _place: place };
-                        // A gate that is closed takes nobody in.
-                        let _ = ready.send((stream, Connection { remote, secure })).await;
+                    match timeout(HANDSHAKE, greet(tcp, tls)).await {
+                        Ok(Ok(Greeted::Served { wire, secure })) => {
+                            let stream = Stream { wire, idle: Box::pin(sleep(IDLE)), _place: place };
+                            // A gate that is closed takes nobody in.
+                            let _ = ready.send((stream, Connection { remote, secure })).await;
+                        }
+                        Ok(Ok(Greeted::Framed { tcp, first })) => {
+                            stream::carry(tcp, &first, remote, plane).await;
+                            drop(place);
+                        }
+                        Ok(Err(_)) | Err(_) => {}
                     }
                 });
             }
@@ -99,16 +118,26 @@ async fn accept(listener: TcpListener, tls: TlsAcceptor, ready: mpsc::Sender<(St
     }
 }
 
-async fn greet(tcp: TcpStream, tls: TlsAcceptor) -> io::Result<(Wire, bool)> {
+enum Greeted {
+    /// A connection of HTTP.
+    Served { wire: Wire, secure: bool },
+    /// A stream of framed datagrams and the first of them.
+    Framed { tcp: TcpStream, first: Vec<u8> },
+}
+
+async fn greet(mut tcp: TcpStream, tls: TlsAcceptor) -> io::Result<Greeted> {
     tcp.set_nodelay(true)?;
     let mut first = [0u8; 1];
     if tcp.peek(&mut first).await? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     if first[0] == TLS_HANDSHAKE {
-        Ok((Wire::Tls(Box::new(tls.accept(tcp).await?)), true))
+        Ok(Greeted::Served { wire: Wire::Tls(Box::new(tls.accept(tcp).await?)), secure: true })
+    } else if stream::is_framed(first[0]) {
+        let first = stream::read_frame(&mut tcp, &mut [0; FRAME_BYTES_MAX]).await?.to_vec();
+        Ok(Greeted::Framed { tcp, first })
     } else {
-        Ok((Wire::Plain(tcp), false))
+        Ok(Greeted::Served { wire: Wire::Plain(tcp), secure: false })
     }
 }
 

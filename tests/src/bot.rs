@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -60,6 +61,8 @@ pub struct BotConfig {
     pub slots: (usize, usize),
     /// The height at which it shows the others, in pixels.
     pub height_px: u16,
+    /// Whether its media travels over TCP (RFC 6544), UDP being blocked.
+    pub over_tcp: bool,
     /// Whether it shakes hands once a path is there; one that does not never has media.
     pub shakes_hands: bool,
     /// Whether it comes back when its socket ends: after a fault, and when the bridge moves.
@@ -78,6 +81,7 @@ impl BotConfig {
             camera: true,
             slots: (3, 4),
             height_px: 720,
+            over_tcp: false,
             shakes_hands: true,
             returns: false,
         }
@@ -185,7 +189,7 @@ impl Bot {
         let token = token(config.port, &config.meeting).await?;
         say(&mut socket, &json!({ "type": "hello", "versions": [1], "token": token, "name": config.name }))
             .await?;
-        let line = Line::new(config.number).await?;
+        let line = Line::new(&config).await?;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let mut runner = Runner {
             publish: Vec::new(),
@@ -274,6 +278,77 @@ impl Bot {
     }
 }
 
+/// What carries a bot's datagrams.
+enum Wire {
+    Udp(UdpSocket),
+    /// Frames of RFC 4571 on one connection.
+    Stream {
+        server: SocketAddr,
+        local: SocketAddr,
+        write: OwnedWriteHalf,
+        inbox: mpsc::Receiver<Vec<u8>>,
+    },
+}
+
+impl Wire {
+    async fn stream(port: u16) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        stream.set_nodelay(true)?;
+        let (server, local) = (stream.peer_addr()?, stream.local_addr()?);
+        let (mut read, write) = stream.into_split();
+        let (sender, inbox) = mpsc::channel(64);
+        tokio::spawn(async move {
+            while let Ok(length) = read.read_u16().await {
+                let mut frame = vec![0; usize::from(length)];
+                if read.read_exact(&mut frame).await.is_err() || sender.send(frame).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self::Stream { server, local, write, inbox })
+    }
+
+    fn local(&self) -> std::io::Result<SocketAddr> {
+        match self {
+            Self::Udp(udp) => udp.local_addr(),
+            Self::Stream { local, .. } => Ok(*local),
+        }
+    }
+
+    /// May be cancelled without loss.
+    async fn receive(&mut self, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+        match self {
+            Self::Udp(udp) => udp.recv_from(buffer).await,
+            Self::Stream { server, inbox, .. } => match inbox.recv().await {
+                Some(frame) if frame.len() <= buffer.len() => {
+                    buffer[..frame.len()].copy_from_slice(&frame);
+                    Ok((frame.len(), *server))
+                }
+                Some(_) => Err(std::io::ErrorKind::InvalidData.into()),
+                None => std::future::pending().await,
+            },
+        }
+    }
+
+    async fn send(&mut self, datagram: &[u8], to: SocketAddr) -> std::io::Result<()> {
+        match self {
+            Self::Udp(udp) => udp.send_to(datagram, to).await.map(|_| ()),
+            Self::Stream { server, write, .. } if to == *server => {
+                let length = (datagram.len() as u16).to_be_bytes();
+                write.write_all(&[&length, datagram].concat()).await
+            }
+            Self::Stream { .. } => Err(std::io::ErrorKind::AddrNotAvailable.into()),
+        }
+    }
+}
+
+/// An answer with its TCP candidates alone. They are shown to the media side as its own kind, since it only sees
+/// datagrams: framing them is the wire's business.
+fn of_streams(sdp: &str) -> String {
+    let lines = sdp.split_inclusive("\r\n").filter(|line| !line.contains(" udp "));
+    lines.map(|line| line.replace(" tcp ", " udp ").replace(" tcptype passive", "")).collect()
+}
+
 type Socket = WebSocketStream<TcpStream>;
 
 struct Runner {
@@ -297,28 +372,31 @@ struct Runner {
 /// One transport to the bridge.
 struct Line {
     peer: Peer,
-    udp: UdpSocket,
+    wire: Wire,
     is_up: bool,
     needs_key: [bool; 3],
 }
 
 impl Line {
-    async fn new(number: u32) -> anyhow::Result<Self> {
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let peer = Peer::new(Instant::now(), number, udp.local_addr()?);
-        Ok(Self { peer, udp, is_up: false, needs_key: [true; 3] })
+    async fn new(config: &BotConfig) -> anyhow::Result<Self> {
+        let wire = match config.over_tcp {
+            false => Wire::Udp(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?),
+            true => Wire::stream(config.port).await?,
+        };
+        let peer = Peer::new(Instant::now(), config.number, wire.local()?);
+        Ok(Self { peer, wire, is_up: false, needs_key: [true; 3] })
     }
 
     /// What comes next; nothing ever where there is no line.
-    async fn receive(line: Option<&Self>, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+    async fn receive(line: Option<&mut Self>, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
         match line {
-            Some(line) => line.udp.recv_from(buffer).await,
+            Some(line) => line.wire.receive(buffer).await,
             None => std::future::pending().await,
         }
     }
 
     fn handle_datagram(&mut self, source: SocketAddr, datagram: &[u8]) {
-        if let Ok(local) = self.udp.local_addr() {
+        if let Ok(local) = self.wire.local() {
             self.peer.handle_datagram(Instant::now(), source, local, datagram);
         }
     }
@@ -388,7 +466,7 @@ impl Runner {
                     self.opening = None;
                     self.socket = Some(socket);
                 }
-                datagram = self.line.udp.recv_from(&mut buffer) => {
+                datagram = self.line.wire.receive(&mut buffer) => {
                     // A closed port on the other side is told here; the media side notices by itself.
                     let Ok((bytes, source)) = datagram else { continue };
                     let loses = |loss: &mut Loss| loss(&buffer[..bytes]);
@@ -396,7 +474,7 @@ impl Runner {
                         self.line.handle_datagram(source, &buffer[..bytes]);
                     }
                 }
-                datagram = Line::receive(self.earlier.as_ref(), &mut earlier_buffer) => {
+                datagram = Line::receive(self.earlier.as_mut(), &mut earlier_buffer) => {
                     if let (Ok((bytes, source)), Some(line)) = (datagram, &mut self.earlier) {
                         line.handle_datagram(source, &earlier_buffer[..bytes]);
                     }
@@ -478,7 +556,7 @@ impl Runner {
             Order::Inject(datagram) => {
                 let path = self.seen().path;
                 if let Some((_, server)) = path {
-                    self.line.udp.send_to(&datagram, server).await?;
+                    self.line.wire.send(&datagram, server).await?;
                 }
             }
             Order::Leave => {
@@ -533,7 +611,7 @@ impl Runner {
             let is_held_back = !self.config.shakes_hands && (20..64).contains(&first);
             // An address that cannot be reached from here is no fault: ICE tries others.
             let is_sent =
-                is_held_back || line.udp.send_to(&datagram.contents, datagram.destination).await.is_ok();
+                is_held_back || line.wire.send(&datagram.contents, datagram.destination).await.is_ok();
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             if is_sent && first >= 20 {
                 seen.path = Some((datagram.source, datagram.destination));
@@ -592,7 +670,7 @@ impl Runner {
                 };
                 if !is_resumed {
                     if !is_first {
-                        let line = Line::new(self.config.number).await?;
+                        let line = Line::new(&self.config).await?;
                         let earlier = std::mem::replace(&mut self.line, line);
                         let is_moving = self.seen().byes.last().is_some_and(|reason| reason == "moving");
                         self.earlier = is_moving.then_some(earlier);
@@ -611,7 +689,10 @@ impl Runner {
             }
             "answer" => {
                 let sdp = message["sdp"].as_str().unwrap_or_default();
-                self.line.peer.accept_answer(sdp)?;
+                match self.config.over_tcp {
+                    false => self.line.peer.accept_answer(sdp)?,
+                    true => self.line.peer.accept_answer(&of_streams(sdp))?,
+                }
                 self.line.peer.handle_timeout(Instant::now());
                 self.seen().answer = sdp.into();
                 self.view().await?;

@@ -276,6 +276,7 @@ impl World {
         while let Some(output) = self.shard.poll_output() {
             match output {
                 Output::OpenPath { path, remote } => {
+                    let remote = remote.address();
                     self.paths.insert(remote, path);
                     self.remotes.insert(path, remote);
                 }

@@ -3,6 +3,7 @@
 #![deny(unsafe_code)] // but for batch.rs
 
 pub mod batch;
+pub mod carrier;
 pub mod listener;
 pub mod path;
 pub mod plane;

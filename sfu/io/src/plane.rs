@@ -6,6 +6,7 @@
 mod candidates;
 
 use crate::batch;
+use crate::carrier::{CarriedMail, Carrier, Inlet};
 use crate::listener::Listener;
 use crate::port::{self, LocalPort, PortError};
 use crate::shard::{EventSink, ShardThread};
@@ -17,14 +18,14 @@ use asamblea_sfu_core::negotiate::{
 use asamblea_sfu_core::room::{RoomConfig, WallClock};
 use asamblea_sfu_core::rtp::time::Ntp;
 use asamblea_sfu_core::shard::{Shard, ShardCommand, ShardConfig};
-use asamblea_sfu_core::transport::Identity;
-use asamblea_sfu_core::transport::ice::{LocalCredentials, NodeSecret, SHARDS_MAX};
+use asamblea_sfu_core::transport::ice::{self, LocalCredentials, NodeSecret, SHARDS_MAX};
+use asamblea_sfu_core::transport::{CarrierId, Identity};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -77,6 +78,9 @@ pub struct MediaPlane {
     events: EventSink,
     shards: Vec<ShardThread<ShardCommand>>,
     listener: Mutex<Listener>,
+    carriers: AtomicU64,
+    carriers_refused: AtomicU64,
+    carried_dropped: Arc<AtomicU64>,
 }
 
 impl MediaPlane {
@@ -126,6 +130,9 @@ impl MediaPlane {
             events,
             shards,
             listener: Mutex::new(listener),
+            carriers: AtomicU64::new(0),
+            carriers_refused: AtomicU64::new(0),
+            carried_dropped: Arc::default(),
         })
     }
 
@@ -141,6 +148,20 @@ impl MediaPlane {
         }
     }
 
+    /// Takes in a carrier of datagrams from `address` whose `first` datagram has to be an authentic check; without
+    /// one nothing is kept and there is no inlet. Never waits. The carrier is dropped when its path has ended.
+    pub fn carry(&self, address: SocketAddr, first: &[u8], carrier: Box<dyn Carrier>) -> Option<Inlet> {
+        let shard = ice::authenticate_check(&self.secret, first).ok();
+        let Some(shard) = shard.and_then(|check| self.shards.get(usize::from(check.shard))) else {
+            self.carriers_refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        let id = CarrierId(self.carriers.fetch_add(1, Ordering::Relaxed));
+        let sender = shard.carried();
+        let begin = CarriedMail::Begin { id, address, carrier, check: first.into() };
+        sender.try_send(begin).then(|| Inlet::new(id, sender, self.carried_dropped.clone()))
+    }
+
     /// The address of the port; unspecified for all addresses.
     pub fn local_addr(&self) -> SocketAddr {
         self.port.address()
@@ -150,6 +171,8 @@ impl MediaPlane {
     pub fn stats(&self) -> PlaneStats {
         PlaneStats {
             listener: locked(&self.listener).stats(),
+            carriers_refused: self.carriers_refused.load(Ordering::Relaxed),
+            carried_dropped: self.carried_dropped.load(Ordering::Relaxed),
             shards: self.shards.iter().map(ShardThread::stats).collect(),
         }
     }

@@ -6,12 +6,13 @@
 //! they are reported as lost and a fresh heart goes on.
 
 use crate::batch::{COALESCED_BYTES_MAX, Inbox};
+use crate::carrier::{CARRIED_MAX, Carriage, CarriedMail, CarriedSender, Carrier};
 use crate::path::PathSocket;
 use crate::port::LocalPort;
 use crate::stats::{ShardCounters, ShardStats};
 use asamblea_seam::{Event, PeerId};
 use asamblea_sfu_core::shard::{Output, Shard, ShardCommand};
-use asamblea_sfu_core::transport::PathId;
+use asamblea_sfu_core::transport::{CarrierId, PathId, Remote};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -60,7 +61,7 @@ pub trait Heart {
     /// See [`Shard::handle_command`].
     fn handle_command(&mut self, now: Instant, command: Self::Command);
     /// See [`Shard::handle_check`].
-    fn handle_check(&mut self, now: Instant, remote: SocketAddr, datagram: &[u8]);
+    fn handle_check(&mut self, now: Instant, remote: Remote, datagram: &[u8]);
     /// See [`Shard::handle_datagram`].
     fn handle_datagram(&mut self, now: Instant, path: PathId, datagram: &mut [u8]);
     /// See [`Shard::handle_path_failed`].
@@ -88,7 +89,7 @@ impl Heart for Shard {
     fn handle_command(&mut self, now: Instant, command: ShardCommand) {
         self.handle_command(now, command);
     }
-    fn handle_check(&mut self, now: Instant, remote: SocketAddr, datagram: &[u8]) {
+    fn handle_check(&mut self, now: Instant, remote: Remote, datagram: &[u8]) {
         self.handle_check(now, remote, datagram);
     }
     fn handle_datagram(&mut self, now: Instant, path: PathId, datagram: &mut [u8]) {
@@ -156,6 +157,7 @@ impl CheckSender {
 pub struct ShardThread<C> {
     commands: SyncSender<C>,
     checks: CheckSender,
+    carried: CarriedSender,
     counters: Arc<ShardCounters>,
     stopping: Arc<AtomicBool>,
     thread: std::sync::Mutex<Option<JoinHandle<()>>>,
@@ -176,6 +178,8 @@ impl<C: Send + 'static> ShardThread<C> {
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let (commands, command_mail) = sync_channel(COMMANDS_MAX);
         let (checks, check_mail) = sync_channel(CHECKS_MAX);
+        let (carried, carried_mail) = sync_channel(CARRIED_MAX);
+        let carried = CarriedSender { mail: carried, waker: waker.clone() };
         let counters = Arc::new(ShardCounters::default());
         let stopping = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name(format!("media-shard-{index}")).spawn({
@@ -185,7 +189,7 @@ impl<C: Send + 'static> ShardThread<C> {
                     poll,
                     port,
                     make,
-                    Mail { commands: command_mail, checks: check_mail },
+                    Mail { commands: command_mail, checks: check_mail, carried: carried_mail },
                     events,
                     counters,
                     stopping,
@@ -195,6 +199,7 @@ impl<C: Send + 'static> ShardThread<C> {
         Ok(Self {
             commands,
             checks: CheckSender { checks, waker },
+            carried,
             counters,
             stopping,
             thread: std::sync::Mutex::new(Some(thread)),
@@ -223,6 +228,11 @@ impl<C: Send + 'static> ShardThread<C> {
     /// The listener's end of the mailbox.
     pub fn checks(&self) -> CheckSender {
         self.checks.clone()
+    }
+
+    /// The carriers' end of the mailbox.
+    pub(crate) fn carried(&self) -> CarriedSender {
+        self.carried.clone()
     }
 
     /// What was counted so far.
@@ -256,6 +266,7 @@ impl<C> Drop for ShardThread<C> {
 struct Mail<C> {
     commands: Receiver<C>,
     checks: Receiver<CheckMail>,
+    carried: Receiver<CarriedMail>,
 }
 
 /// The thread: one heart after another until it is told to stop.
@@ -286,6 +297,9 @@ fn run<H: Heart>(
                 remotes: HashMap::new(),
                 ready: VecDeque::new(),
                 asked: Vec::new(),
+                carried: HashMap::new(),
+                by_carrier: HashMap::new(),
+                newcomers: Vec::new(),
             }
             .run(&mut poll)
         }));
@@ -300,6 +314,7 @@ fn run<H: Heart>(
         let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(heart)));
         counters.sockets.panics.add(1);
         counters.sockets.paths.set(0);
+        counters.sockets.carriers.set(0);
         counters.sockets.peers.set(0);
         let peers: Vec<PeerId> = std::mem::take(&mut peers).into_iter().collect();
         if !peers.is_empty() {
@@ -322,6 +337,16 @@ struct Loop<'a, H: Heart> {
     ready: VecDeque<PathId>,
     /// Who sent a check in this turn, and to which of our addresses: the heart opens paths by remote address alone.
     asked: Vec<(SocketAddr, Option<IpAddr>)>,
+    /// Paths that run over carriers.
+    carried: HashMap<PathId, Carried>,
+    by_carrier: HashMap<CarrierId, PathId>,
+    /// Carriers whose first check came in this turn; those for which the heart opens no path end with it.
+    newcomers: Vec<(CarrierId, Box<dyn Carrier>)>,
+}
+
+struct Carried {
+    id: CarrierId,
+    carrier: Box<dyn Carrier>,
 }
 
 struct Path {
@@ -392,7 +417,32 @@ impl<H: Heart> Loop<'_, H> {
             self.counters.sockets.checks.add(1);
             self.take_check(now, check);
         }
-        taken == MAIL_PER_TURN_MAX || checks == MAIL_PER_TURN_MAX
+        let mut carried = 0;
+        while carried < DATAGRAMS_PER_TURN_MAX
+            && let Ok(mail) = self.mail.carried.try_recv()
+        {
+            carried += 1;
+            self.take_carried(now, mail);
+        }
+        taken == MAIL_PER_TURN_MAX || checks == MAIL_PER_TURN_MAX || carried == DATAGRAMS_PER_TURN_MAX
+    }
+
+    fn take_carried(&mut self, now: Instant, mail: CarriedMail) {
+        match mail {
+            CarriedMail::Begin { id, address, carrier, check } => {
+                self.newcomers.push((id, carrier));
+                self.heart.handle_check(now, Remote::Carried { carrier: id, address }, &check);
+            }
+            CarriedMail::Datagram { id, mut datagram, place: _place } => {
+                self.counters.sockets.carried_received.add(1);
+                match self.by_carrier.get(&id) {
+                    Some(&path) => self.heart.handle_datagram(now, path, &mut datagram),
+                    // Its first check is of this turn: what follows waits for the path no longer than a network
+                    // may take, and is repeated.
+                    None => self.counters.sockets.dropped_no_path.add(1),
+                }
+            }
+        }
     }
 
     fn take_check(&mut self, now: Instant, check: CheckMail) {
@@ -418,7 +468,7 @@ impl<H: Heart> Loop<'_, H> {
             return;
         }
         self.asked.push((check.remote, check.local));
-        self.heart.handle_check(now, check.remote, &check.datagram);
+        self.heart.handle_check(now, check.remote.into(), &check.datagram);
     }
 
     /// Takes from the ready sockets in turn until none is left or the turn has its fill.
@@ -468,8 +518,19 @@ impl<H: Heart> Loop<'_, H> {
                 Output::Transmit { path, contents, segment_bytes } => match self.paths.get_mut(&path) {
                     Some(path) => path.socket.send(contents, segment_bytes, self.counters),
                     None => {
-                        let datagrams = contents.len().div_ceil(segment_bytes.max(1));
-                        self.counters.sockets.dropped_no_path.add(datagrams as u64);
+                        let counters = &self.counters.sockets;
+                        let sent = match self.carried.get_mut(&path) {
+                            Some(carried) => carried.send(contents, segment_bytes, self.counters),
+                            None => {
+                                let datagrams = contents.len().div_ceil(segment_bytes.max(1));
+                                counters.dropped_no_path.add(datagrams as u64);
+                                Carriage::Taken
+                            }
+                        };
+                        if sent == Carriage::Gone {
+                            self.close(path);
+                            self.heart.handle_path_failed(now, path);
+                        }
                     }
                 },
                 Output::OpenPath { path, remote } => {
@@ -483,12 +544,17 @@ impl<H: Heart> Loop<'_, H> {
             }
         }
         self.asked.clear();
+        self.newcomers.clear();
         while let Some(event) = self.heart.poll_event() {
             (self.events)(event);
         }
     }
 
-    fn open(&mut self, now: Instant, poll: &Poll, id: PathId, remote: SocketAddr) -> io::Result<()> {
+    fn open(&mut self, now: Instant, poll: &Poll, id: PathId, remote: Remote) -> io::Result<()> {
+        let remote = match remote {
+            Remote::Udp(remote) => remote,
+            Remote::Carried { carrier, .. } => return self.open_carried(id, carrier),
+        };
         let local = self.asked.iter().find(|(asker, _)| *asker == remote).and_then(|(_, local)| *local);
         let socket = PathSocket::open(&self.port, remote, local)?;
         let token = Token(id.0 as usize);
@@ -502,7 +568,22 @@ impl<H: Heart> Loop<'_, H> {
         Ok(())
     }
 
+    fn open_carried(&mut self, id: PathId, carrier: CarrierId) -> io::Result<()> {
+        let at = self.newcomers.iter().position(|(newcomer, _)| *newcomer == carrier);
+        let (carrier, sink) = self.newcomers.swap_remove(at.ok_or(io::ErrorKind::NotFound)?);
+        self.by_carrier.insert(carrier, id);
+        self.carried.insert(id, Carried { id: carrier, carrier: sink });
+        self.counters.sockets.carriers_opened.add(1);
+        self.counters.sockets.carriers.set(self.carried.len() as u64);
+        Ok(())
+    }
+
     fn close(&mut self, id: PathId) {
+        if let Some(carried) = self.carried.remove(&id) {
+            self.by_carrier.remove(&carried.id);
+            self.counters.sockets.carriers.set(self.carried.len() as u64);
+            return;
+        }
         // Closing the descriptor takes it out of the poll.
         if let Some(path) = self.paths.remove(&id)
             && self.remotes.get(&path.socket.remote()) == Some(&id)
@@ -510,6 +591,22 @@ impl<H: Heart> Loop<'_, H> {
             self.remotes.remove(&path.socket.remote());
         }
         self.counters.sockets.paths.set(self.paths.len() as u64);
+    }
+}
+
+impl Carried {
+    /// Sends a run datagram by datagram; [`Carriage::Gone`] once the carrier has ended.
+    fn send(&mut self, contents: &[u8], segment_bytes: usize, counters: &ShardCounters) -> Carriage {
+        let counters = &counters.sockets;
+        for datagram in contents.chunks(segment_bytes.max(1)) {
+            match self.carrier.send(datagram) {
+                Carriage::Taken => counters.carried_sent.add(1),
+                Carriage::Full => counters.dropped_carrier_full.add(1),
+                Carriage::Gone => return Carriage::Gone,
+            }
+        }
+        counters.dropped_carrier_late.add(self.carrier.take_late());
+        Carriage::Taken
     }
 }
 

@@ -107,6 +107,18 @@ counters! {
         paths_without_segmentation,
         /// Turns of the loop.
         turns,
+        /// Carriers in use now.
+        carriers,
+        /// Carriers taken.
+        carriers_opened,
+        /// Datagrams received from carriers.
+        carried_received,
+        /// Datagrams given to carriers.
+        carried_sent,
+        /// Datagrams dropped because their carrier's queue was full.
+        dropped_carrier_full,
+        /// Datagrams dropped because they had waited too long in their carrier's queue.
+        dropped_carrier_late,
         /// Panics that the thread survived.
         panics,
     }
@@ -133,6 +145,10 @@ pub struct ShardStats {
 pub struct PlaneStats {
     /// The listener.
     pub listener: ListenerStats,
+    /// Streams whose first frame was no authentic check.
+    pub carriers_refused: u64,
+    /// Datagrams of carriers dropped because too many waited for their shard.
+    pub carried_dropped: u64,
     /// The shards, by index.
     pub shards: Vec<ShardStats>,
 }

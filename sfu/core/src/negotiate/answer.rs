@@ -157,6 +157,14 @@ impl AnswerParts<'_> {
             let (ip, port) = (address.ip(), address.port());
             line!(out, "a=candidate:{} 1 udp {priority} {ip} {port} typ host", index + 1);
         }
+        // RFC 6544 section 4.2: a lower type preference than UDP has, then the direction, 4 for a passive host
+        // candidate. The foundation differs from that of UDP, so that a pair of one does not hold up the other.
+        for (index, address) in self.candidates.iter().enumerate() {
+            let local = (4 << 13) | (0x1fff - index as u32);
+            let priority = (90_u32 << 24) | (local << 8) | 255;
+            let (ip, port, foundation) = (address.ip(), address.port(), self.candidates.len() + index + 1);
+            line!(out, "a=candidate:{foundation} 1 tcp {priority} {ip} {port} typ host tcptype passive");
+        }
         line!(out, "a=end-of-candidates");
     }
 

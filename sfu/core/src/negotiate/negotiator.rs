@@ -10,8 +10,8 @@ use asamblea_seam::{Mid, UpKind, UpLine};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-/// Most candidates in an answer: the addresses of a machine with several networks in both families; browsers check
-/// every pair, so more would only slow them down.
+/// Most addresses in an answer, each a candidate over UDP and one over TCP: those of a machine with several networks
+/// in both families; browsers check every pair, so more would only slow them down.
 pub const CANDIDATES_MAX: usize = 16;
 
 /// What the server says about itself to one peer.
@@ -21,7 +21,7 @@ pub struct LocalDescriptionParams {
     pub ice: IceCredentials,
     /// The fingerprint of the server's certificate.
     pub fingerprint: Fingerprint,
-    /// Where the server is reached over UDP, the preferred address first. Unspecified and multicast addresses,
+    /// Where the server is reached over UDP and TCP, the preferred address first. Unspecified and multicast addresses,
     /// link-local IPv6 ones (which mean nothing without an interface) and port 0 are left out, as is what exceeds
     /// [`CANDIDATES_MAX`].
     pub candidates: Vec<SocketAddr>,

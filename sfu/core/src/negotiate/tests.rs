@@ -207,6 +207,8 @@ fn a_microphone_line_is_answered_with_a_stated_opus_rate() {
     a=extmap:7 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01
     a=candidate:1 1 udp 2130706431 192.0.2.1 8443 typ host
     a=candidate:2 1 udp 2130706175 2001:db8::1 8443 typ host
+    a=candidate:3 1 tcp 1520435199 192.0.2.1 8443 typ host tcptype passive
+    a=candidate:4 1 tcp 1520434943 2001:db8::1 8443 typ host tcptype passive
     a=end-of-candidates
     ");
 }
@@ -324,13 +326,15 @@ fn a_screen_line_has_one_layer_whatever_is_offered() {
 #[test]
 fn candidates_stand_in_the_first_accepted_section_only() {
     let answer = negotiator().handle_offer(FIREFOX, &ups()).expect("a real offer");
-    assert_eq!(answer.sdp.matches("a=candidate:").count(), 2);
+    assert_eq!(answer.sdp.matches("a=candidate:").count(), 4);
     assert_eq!(answer.sdp.matches("a=end-of-candidates").count(), 1);
     assert_eq!(
         section(&answer.sdp, 0, &["a=candidate", "c="]),
         "c=IN IP4 192.0.2.1\n\
          a=candidate:1 1 udp 2130706431 192.0.2.1 8443 typ host\n\
-         a=candidate:2 1 udp 2130706175 2001:db8::1 8443 typ host"
+         a=candidate:2 1 udp 2130706175 2001:db8::1 8443 typ host\n\
+         a=candidate:3 1 tcp 1520435199 192.0.2.1 8443 typ host tcptype passive\n\
+         a=candidate:4 1 tcp 1520434943 2001:db8::1 8443 typ host tcptype passive"
     );
 }
 
@@ -342,7 +346,7 @@ fn addresses_nobody_can_reach_are_no_candidates() {
         .to_vec();
     local.candidates.extend((0..100).map(|i| SocketAddr::from(([192, 0, 2, 1], 8000 + i % 50))));
     let answer = Negotiator::new(local).handle_offer(FIREFOX, &ups()).expect("a real offer");
-    assert_eq!(answer.sdp.matches("a=candidate:").count(), CANDIDATES_MAX);
+    assert_eq!(answer.sdp.matches("a=candidate:").count(), 2 * CANDIDATES_MAX);
     assert!(answer.sdp.contains("a=candidate:1 1 udp 2130706431 127.0.0.1 1 typ host"));
 }
 
@@ -459,7 +463,7 @@ fn a_first_line_that_is_rejected_hands_the_candidates_to_the_next() {
     let answer = negotiator().handle_offer(&sdp, &microphone()).expect("the slots are left");
     assert!(answer.description.ups.is_empty());
     assert_eq!(section(&answer.sdp, 0, &["a=candidate"]), "");
-    assert_eq!(section(&answer.sdp, 1, &["a=candidate"]).lines().count(), 2);
+    assert_eq!(section(&answer.sdp, 1, &["a=candidate"]).lines().count(), 4);
 }
 
 #[test]

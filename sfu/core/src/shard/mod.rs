@@ -19,14 +19,13 @@ use crate::negotiate::{IceCredentials, MediaDescription};
 use crate::room::{PeerKey, Room, RoomConfig};
 use crate::transport::srtp::Srtp;
 use crate::transport::stun::Request;
-use crate::transport::{Described, Identity, PathId, Transport, TransportEvent, TransportOutput};
+use crate::transport::{Described, Identity, PathId, Remote, Transport, TransportEvent, TransportOutput};
 use arrayvec::ArrayVec;
 use asamblea_seam::{Event, PeerId, RoomId, SlotWish, UpState};
 use runs::{Run, Runs};
 use slotmap::{Key, KeyData, SecondaryMap, SlotMap, new_key_type};
 use smallvec::SmallVec;
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use timers::{Filed, Timers};
@@ -93,12 +92,12 @@ pub enum ShardCommand {
 /// What the shell has to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Output<'a> {
-    /// Make a connected socket to `remote`. What is transmitted on the path follows.
+    /// Make a connected socket to `remote`, or take the carrier that it names. What is transmitted on the path follows.
     OpenPath {
         /// The new path's name.
         path: PathId,
         /// The other end.
-        remote: SocketAddr,
+        remote: Remote,
     },
     /// Send datagrams on a path.
     Transmit {
@@ -109,7 +108,7 @@ pub enum Output<'a> {
         /// The length of each datagram; the last may be shorter.
         segment_bytes: usize,
     },
-    /// Close a path's socket.
+    /// Close a path's socket, or let go of its carrier.
     ClosePath {
         /// Which.
         path: PathId,
@@ -178,11 +177,11 @@ struct Member {
 
 struct PathEntry {
     member: MemberKey,
-    remote: SocketAddr,
+    remote: Remote,
 }
 
 enum Control {
-    Open { path: PathId, remote: SocketAddr },
+    Open { path: PathId, remote: Remote },
     Transmit { path: PathId, datagram: Vec<u8> },
     Close { path: PathId },
 }
@@ -260,7 +259,8 @@ impl Shard {
 
     /// Takes in a binding request that reached the listener. The listener has authenticated it; it is
     /// authenticated again here, since only here the peer is known.
-    pub fn handle_check(&mut self, now: Instant, remote: SocketAddr, datagram: &[u8]) {
+    pub fn handle_check(&mut self, now: Instant, remote: impl Into<Remote>, datagram: &[u8]) {
+        let remote = remote.into();
         self.now = now;
         let known = Request::parse(datagram)
             .and_then(|request| request.ufrags().map(|(local, _)| self.member_by_ufrag.get(local).copied()));
@@ -315,7 +315,7 @@ impl Shard {
         }
     }
 
-    /// Takes in that a path's socket could not be made or is broken for good.
+    /// Takes in that a path's socket could not be made or is broken for good, or that its carrier has ended.
     pub fn handle_path_failed(&mut self, now: Instant, path: PathId) {
         self.now = now;
         if let Some(entry) = self.paths.remove(path_key(path)) {

@@ -3,14 +3,13 @@
 //! Nothing is kept for a datagram whose MESSAGE-INTEGRITY is wrong. It never sends a check of its own, never gathers
 //! and never answers an address that did not prove the password; deciding what to do with a path is the transport's.
 
-use super::PathId;
 use super::stun::{IntegrityKey, Request, Role, StunDrop};
+use super::{PathId, Remote};
 use crate::negotiate::IceCredentials;
 use arrayvec::ArrayVec;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ring::hmac;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long a peer may send without a fresh check before it is taken as gone (RFC 7675 section 5.1).
@@ -19,6 +18,11 @@ pub const CONSENT: Duration = Duration::from_secs(30);
 /// Most validated remote addresses of one peer at a time: two networks with two address families each. Every path is
 /// a socket in the shell.
 pub const PATHS_MAX: usize = 4;
+
+/// How long a nominated UDP path stays in use beside a nominated carried one, counted from its last check. Aggressive
+/// nomination (Firefox) nominates every pair that works and means the best of them; a living path is checked every
+/// six seconds at most (RFC 7675 section 5.1).
+pub const UDP_PREFERRED: Duration = Duration::from_secs(7);
 
 /// Transactions remembered, so that a captured check cannot be used again: at one check each 2.5 s (RFC 7675) and
 /// four paths these are the last 2.5 minutes.
@@ -139,7 +143,7 @@ fn shard_of(ufrag: &str) -> Option<u16> {
 #[derive(Clone, Copy, Debug)]
 struct Path {
     id: PathId,
-    remote: SocketAddr,
+    remote: Remote,
     last_check_at: Instant,
 }
 
@@ -232,11 +236,11 @@ impl Ice {
     pub(super) fn handle_check(
         &mut self,
         now: Instant,
-        remote: Option<SocketAddr>,
+        remote: Option<Remote>,
         known: Option<PathId>,
         datagram: &[u8],
         alloc: &mut dyn FnMut() -> PathId,
-    ) -> Result<(Checked, SocketAddr, [u8; 12], IntegrityKey), CheckDrop> {
+    ) -> Result<(Checked, Remote, [u8; 12], IntegrityKey), CheckDrop> {
         let request = Request::parse(datagram).map_err(CheckDrop::Stun)?;
         let (server_ufrag, client_ufrag) = request.ufrags().map_err(CheckDrop::Stun)?;
         let generation = self.locals.iter().position(|local| local.ufrag == server_ufrag);
@@ -294,8 +298,12 @@ impl Ice {
         let Path { id, remote, .. } = self.paths[index];
         let mut is_switched = false;
         if request.use_candidate() {
-            is_switched = self.nominated != Some(id);
-            self.nominated = Some(id);
+            // An ICE restart moves at once: only within one generation the better kind of path is kept.
+            let keeps = generation == 0 && self.keeps_udp(now, remote);
+            is_switched = !keeps && self.nominated != Some(id);
+            if !keeps {
+                self.nominated = Some(id);
+            }
             // The new generation is in use now, so the old one has served.
             if generation == 1 {
                 self.locals.remove(0);
@@ -310,6 +318,16 @@ impl Ice {
             transaction_id,
             key,
         ))
+    }
+
+    /// Whether the path in use is over UDP and alive while `other` is carried.
+    fn keeps_udp(&self, now: Instant, other: Remote) -> bool {
+        let in_use = self.paths.iter().find(|path| Some(path.id) == self.nominated);
+        matches!(other, Remote::Carried { .. })
+            && in_use.is_some_and(|path| {
+                matches!(path.remote, Remote::Udp(_))
+                    && now.saturating_duration_since(path.last_check_at) < UDP_PREFERRED
+            })
     }
 
     /// Whether a transaction is new; remembers it.

@@ -9,6 +9,7 @@ pub mod dtls;
 pub mod dtls_prefilter;
 pub mod ice;
 mod identity;
+mod remote;
 pub mod srtp;
 pub mod stun;
 
@@ -18,9 +19,9 @@ use dtls::{Dtls, DtlsEvent};
 pub use dtls_prefilter::PrefilterCounters;
 use ice::{CheckDrop, Checked, Ice};
 pub use identity::Identity;
+pub use remote::{CarrierId, Remote};
 use srtp::{Srtp, SrtpDrop};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stun::{Answer, StunDrop};
@@ -32,7 +33,7 @@ pub const HANDSHAKE: Duration = Duration::from_secs(30);
 /// and handshake datagrams are dropped, and it will repeat them.
 pub const OUTPUTS_MAX: usize = 64;
 
-/// A validated 5-tuple: the shell has a connected socket for it. Numbered by the shard, unique for its life.
+/// A validated way to a peer: the shell has a connected socket or a carrier for it. Numbered by the shard, unique for its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathId(pub u64);
 
@@ -57,7 +58,7 @@ pub enum TransportOutput {
         /// Its name from now on.
         path: PathId,
         /// Where it leads.
-        remote: SocketAddr,
+        remote: Remote,
     },
     /// Send one datagram.
     Transmit {
@@ -252,7 +253,7 @@ impl Transport {
     pub fn handle_check(
         &mut self,
         now: Instant,
-        remote: SocketAddr,
+        remote: Remote,
         known: Option<PathId>,
         datagram: &[u8],
         alloc: &mut dyn FnMut() -> PathId,
@@ -397,7 +398,7 @@ impl Transport {
     fn check(
         &mut self,
         now: Instant,
-        remote: Option<SocketAddr>,
+        remote: Option<Remote>,
         known: Option<PathId>,
         datagram: &[u8],
         alloc: &mut dyn FnMut() -> PathId,
@@ -438,7 +439,7 @@ impl Transport {
                         self.events.push_back(TransportEvent::PathChanged);
                     }
                 }
-                (path, Answer::Mapped(remote))
+                (path, Answer::Mapped(remote.address()))
             }
         };
         let datagram = stun::respond(transaction_id, answer, &key).to_vec();

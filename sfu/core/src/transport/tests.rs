@@ -2,6 +2,7 @@ use super::dtls::tests::{Client, Epoch, GCM_LAST, SHA1_ONLY};
 use super::ice::{LocalCredentials, NodeSecret, PATHS_MAX};
 use super::stun::tests::RequestBuilder;
 use super::*;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 const FINGERPRINT: Fingerprint = Fingerprint([4; 32]);
@@ -10,8 +11,8 @@ fn credentials(text: &str) -> IceCredentials {
     IceCredentials { ufrag: text.into(), pwd: format!("{text}-password-of-22-chars") }
 }
 
-fn address(port: u16) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, 1], port))
+fn address(port: u16) -> Remote {
+    SocketAddr::from(([192, 0, 2, 1], port)).into()
 }
 
 /// A transport with the names of its paths and transactions counted, as a shard would.
@@ -51,13 +52,22 @@ impl Bench {
         self.send_bytes(port, &request.build());
     }
 
+    fn nominate_from(&mut self, remote: Remote) {
+        let datagram = self.request("peer").nominating().build();
+        self.check_from(remote, &datagram);
+    }
+
     fn send_bytes(&mut self, port: u16, datagram: &[u8]) {
+        self.check_from(address(port), datagram);
+    }
+
+    fn check_from(&mut self, remote: Remote, datagram: &[u8]) {
         let paths = &mut self.paths;
         let mut alloc = || {
             *paths += 1;
             PathId(*paths)
         };
-        self.transport.handle_check(self.now, address(port), None, datagram, &mut alloc);
+        self.transport.handle_check(self.now, remote, None, datagram, &mut alloc);
     }
 
     fn nominate(&mut self, port: u16) {
@@ -465,4 +475,19 @@ fn junk_on_a_path_is_counted_and_harmless() {
     assert!(bench.transport.is_connected());
     let counters = *bench.transport.counters();
     assert!(counters.srtp_malformed > 0 && counters.stun_malformed > 0 && counters.dtls.malformed > 0);
+}
+
+#[test]
+fn a_stream_is_taken_once_udp_is_silent_and_not_before() {
+    let mut bench = Bench::described();
+    bench.nominate(1);
+    let stream = Remote::Carried { carrier: CarrierId(9), address: address(1).address() };
+    bench.nominate_from(stream);
+    assert_eq!(bench.outputs().iter().filter(|it| matches!(it, TransportOutput::OpenPath { .. })).count(), 2);
+    assert_eq!(bench.transport.send_path(), Some(PathId(1)), "the same address, but UDP is the better path");
+    bench.now += ice::UDP_PREFERRED;
+    bench.nominate_from(stream);
+    assert_eq!(bench.transport.send_path(), Some(PathId(2)));
+    bench.nominate(1);
+    assert_eq!(bench.transport.send_path(), Some(PathId(1)), "back to UDP at once");
 }

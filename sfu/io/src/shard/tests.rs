@@ -20,7 +20,7 @@ struct Script {
 }
 
 enum Scripted {
-    Open(PathId, SocketAddr),
+    Open(PathId, Remote),
     Send(PathId, Vec<u8>, usize),
     Close(PathId),
 }
@@ -54,7 +54,7 @@ impl Heart for Script {
             Tell::WaitFor(go) => go.recv_timeout(PATIENCE).expect("the test lets go"),
             Tell::WakeAfter(delay, peer) => self.deadline = Some((now + delay, peer)),
             Tell::Open(remote) => {
-                self.outputs.push_back(Scripted::Open(PathId(self.paths), remote));
+                self.outputs.push_back(Scripted::Open(PathId(self.paths), remote.into()));
                 self.paths += 1;
             }
             Tell::Close(path) => self.outputs.push_back(Scripted::Close(path)),
@@ -64,7 +64,7 @@ impl Heart for Script {
             Tell::Panic => panic!("as the script says"),
         }
     }
-    fn handle_check(&mut self, _: Instant, remote: SocketAddr, _: &[u8]) {
+    fn handle_check(&mut self, _: Instant, remote: Remote, _: &[u8]) {
         let path = PathId(self.paths);
         self.paths += 1;
         self.outputs.push_back(Scripted::Open(path, remote));
