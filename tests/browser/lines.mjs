@@ -4,7 +4,8 @@
 //   node lines.mjs [--browsers firefox,chromium] [--profiles clean,loss-10] [--keep FOLDER]
 //
 // After "tests/run build"; better with a release build: ASAMBLEA_PROFILE=release node lines.mjs
-// Prints JSON and a table in Markdown. FOLDER keeps all that was noted, and the table.
+// Prints JSON and a table in Markdown. FOLDER keeps all that was noted, and the table;
+// with --print as well, nothing is measured and what it keeps is printed.
 
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -17,6 +18,7 @@ const { values } = parseArgs({
     browsers: { type: 'string', default: 'firefox,chromium' },
     profiles: { type: 'string', default: '' },
     keep: { type: 'string' },
+    print: { type: 'boolean', default: false },
   },
 });
 const folder = values.keep ? resolve(values.keep) : mkdtempSync(join(tmpdir(), 'asamblea-lines-'));
@@ -65,23 +67,17 @@ function table(results) {
   return [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
+function measure() {
+  const projects = values.browsers.split(',').map((name) => `--project=${name}`);
+  return spawnSync('npx', ['playwright', 'test', '-c', 'tools.config.ts', 'lines.tool', ...projects], {
+    cwd: here,
+    env: { ...process.env, ASAMBLEA_FIGURES: folder, ASAMBLEA_LINES: values.profiles },
+    stdio: ['ignore', 'inherit', 'inherit'],
+  }).status;
+}
+
 try {
-  const { status } = spawnSync(
-    'npx',
-    [
-      'playwright',
-      'test',
-      '-c',
-      'tools.config.ts',
-      'lines.tool',
-      ...values.browsers.split(',').map((name) => `--project=${name}`),
-    ],
-    {
-      cwd: here,
-      env: { ...process.env, ASAMBLEA_FIGURES: folder, ASAMBLEA_LINES: values.profiles },
-      stdio: ['ignore', 'inherit', 'inherit'],
-    },
-  );
+  const status = values.print ? 0 : measure();
   const results = readdirSync(folder)
     .filter((file) => file.endsWith('.json'))
     .map((file) => JSON.parse(readFileSync(join(folder, file), 'utf8')).result)

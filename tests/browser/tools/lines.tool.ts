@@ -62,7 +62,7 @@ for (const profile of PROFILES) {
         load: loadavg()[0],
       };
       const file = join(folder, `${cast[0]}-${profile.name}`);
-      writeFileSync(`${file}.json`, JSON.stringify({ result, reading }));
+      writeFileSync(`${file}.json`, JSON.stringify({ result, reading, began, ended }));
       if (log) writeFileSync(`${file}.log`, bridge.program.lines.join('\n'));
       console.log(
         `  ${cast[0]} ${profile.name}: ${JSON.stringify({ ...result, lines: undefined, sent: undefined })}`,
@@ -78,7 +78,7 @@ for (const profile of PROFILES) {
 async function sent(): Promise<Record<string, unknown>[]> {
   const layers: Record<string, unknown>[] = [];
   (await window.keptPeers.at(-1)!.getStats()).forEach((entry) => {
-    if (entry.type !== 'outbound-rtp' || entry.kind !== 'video' || !entry.framesEncoded) return;
+    if (entry.type !== 'outbound-rtp' || entry.kind !== 'video') return;
     const { rid, active, frameHeight, framesEncoded, bytesSent, targetBitrate, qualityLimitationReason } =
       entry;
     const { nackCount, pliCount, firCount } = entry;

@@ -48,7 +48,9 @@ export function judge(reading: GaugeReading, profile: LineProfile, began: number
   const whole = concealment(first, last, sound);
   const laterSound = concealment(later[0]!, last, sound);
   const ages = samples.map((it) => it.ageMs).filter((age) => age >= 0);
-  const heights = samples.map((it) => it.video.height).filter((it) => it > 0);
+  // What a statistic says of a picture that stands still is old.
+  const moving = samples.filter((it, place) => it.video.decoded > (samples[place - 1] ?? it).video.decoded);
+  const heights = moving.map((it) => it.video.height).filter((it) => it > 0);
   const event = profile.event && { from: began + profile.event.from, to: began + profile.event.to };
   const before = event && reading.samples.filter((it) => it.at < event.from);
   const tall = Math.max(...(before ?? []).map((it) => it.video.height));
@@ -73,7 +75,7 @@ export function judge(reading: GaugeReading, profile: LineProfile, began: number
     soundBack: event ? soundBack(samples, sound, event.to) : null,
     pictureBack: event ? pictureBack(frames, event.to, ended) : null,
     pictureAsBefore: event
-      ? (samples
+      ? (moving
           .filter((it) => it.at >= event.to && it.video.height >= tall)
           .map((it) => it.at - event.to)[0] ?? null)
       : null,
