@@ -25,7 +25,9 @@ export class Program {
   constructor(name: string, args: string[]) {
     // What a test starts writes nothing into the home of whoever runs it, unless a flag names a folder.
     const env = { ...process.env, ASAMBLEA_STATE_DIR: '' };
-    this.#child = spawn(program(name), args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#child = spawn(program(name), args, { env, stdio: ['pipe', 'pipe', 'pipe'] });
+    // A program that has ended reads no more: whoever waits for what it says notices.
+    this.#child.stdin!.on('error', () => undefined);
     this.#ended = new Promise((resolve, reject) => {
       this.#child.once('error', reject);
       this.#child.once('exit', (code) => resolve(code));
@@ -46,6 +48,11 @@ export class Program {
       const ended = await Promise.race([this.#ended, pause(20).then(() => undefined)]);
       if (ended !== undefined) throw new Error(`ended with ${ended}:\n${this.lines.join('\n')}`);
     }
+  }
+
+  /** Writes a line to its stdin. */
+  tell(line: string): void {
+    this.#child.stdin!.write(`${line}\n`);
   }
 
   /** Waits for the end and gives the exit code. */
