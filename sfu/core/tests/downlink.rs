@@ -230,6 +230,49 @@ fn a_restless_line_is_not_taken_for_a_narrow_one() {
 }
 
 #[test]
+fn feedback_that_begins_with_forgotten_numbers_is_still_feedback() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a run needs some instant to start from; nothing depends on which"
+    )]
+    let start = Instant::now();
+    let mut downlink = Downlink::new(start);
+    (0..10).for_each(|number| assert_eq!(downlink.send_numbered(start, 1_000, false), number));
+    let later = start + Duration::from_secs(10);
+    (10..14).for_each(|number| assert_eq!(downlink.send_numbered(later, 1_000, false), number));
+    let mut bytes = vec![0; 400];
+    let mut writer = Writer::new(&mut bytes);
+    let head = FeedbackHead { ssrc: 1, media_ssrc: 2, base: 0, reference: 7, count: 0 };
+    let statuses: Vec<Option<i64>> = (0..14).map(|number| (number >= 10).then_some(number)).collect();
+    assert!(writer.transport_feedback(head, &statuses));
+    let length = writer.len();
+    let Some(Ok(Rtcp::TransportFeedback(feedback))) = walk(&bytes[..length]).next() else {
+        panic!("feedback")
+    };
+    assert_eq!(downlink.handle_feedback(later, &feedback), (4, 0));
+}
+
+#[test]
+fn a_hole_of_five_seconds_is_got_over() {
+    for seed in 1..=10 {
+        let hole = |ms: u64| (20_000..25_000).contains(&ms);
+        let run = run(seed, 60, 1e6, |ms| Line { loss: f64::from(u8::from(hole(ms))), ..Line::of(3e6) });
+        let back = run.between(25_000, 60_000).find(|s| s.estimate_bps > 0.7e6).map(|s| s.ms - 25_000);
+        assert!(back.is_some_and(|ms| ms <= 8_000), "seed {seed}: back after {back:?} ms");
+    }
+}
+
+#[test]
+fn a_way_that_becomes_longer_is_not_taken_for_a_narrow_one_for_long() {
+    for seed in 1..=10 {
+        let delay_ms = |ms: u64| if ms < 20_000 { 20.0 } else { 170.0 };
+        let run = run(seed, 60, 1e6, |ms| Line { delay_ms: delay_ms(ms), ..Line::of(3e6) });
+        let estimate = run.mean(32_000, 60_000, |s| s.estimate_bps);
+        assert!(estimate > 0.8e6, "seed {seed}: {estimate}");
+    }
+}
+
+#[test]
 fn a_long_line_is_filled_too() {
     for seed in 1..=5 {
         let run = run(seed, 60, 3e6, |_| Line { delay_ms: 150.0, ..Line::of(1e6) });

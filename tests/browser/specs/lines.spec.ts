@@ -52,6 +52,21 @@ const layers = (page: Page) =>
     return frames;
   });
 
+/** Waits until exactly these layers of the camera move, or until those that do are as asked. */
+async function expectLayers(page: Page, expected: string[] | ((moving: string[]) => boolean)): Promise<void> {
+  const isAsExpected = (moving: string[]) =>
+    typeof expected === 'function' ? expected(moving) : moving.join() === expected.join();
+  let before: Record<string, number> | null = null;
+  const look = async () => {
+    const [last, now] = [before, await layers(page)];
+    before = now;
+    // One frame may be on its way when a layer is paused; two looks are far enough apart for several.
+    const moving = Object.keys(now).filter((rid) => (now[rid] ?? 0) - (last?.[rid] ?? 0) > 2);
+    return last !== null && isAsExpected(moving.sort()) ? 'as expected' : moving.join();
+  };
+  await expect.poll(look, { intervals: [1_000], message: 'layers that move' }).toBe('as expected');
+}
+
 /** Waits until something has come from the bridge in several half seconds, so that its silence means something. */
 async function expectBeat(page: Page): Promise<void> {
   let [before, beats] = [-1, 0];
@@ -136,39 +151,24 @@ test('a bridge that crashes and is started again has everyone back, and nobody l
   }
 });
 
+/** The smallest goes on for whoever comes next. Chromium makes two layers of so small a camera, Firefox three. */
+const withTallest = (moving: string[]) => moving.length === 2 && moving.includes('q');
+
 test('layers that nobody watches are paused, and start again when somebody does', async ({ seat, link }) => {
-  test.fixme(true, 'needs the server to say what is wanted');
   const [ana, berta] = await meet(seat, link);
-  /** Which layers move, from one look to the next. */
-  const moving = async () => {
-    const before = await layers(ana.page);
-    let after = before;
-    await expect
-      .poll(async () => {
-        after = await layers(ana.page);
-        return Math.max(...Object.keys(after).map((rid) => (after[rid] ?? 0) - (before[rid] ?? 0)));
-      })
-      .toBeGreaterThan(8);
-    return Object.keys(after)
-      .filter((rid) => (after[rid] ?? 0) - (before[rid] ?? 0) > 3)
-      .sort();
-  };
-  // Two people on desktops: tiles that ask for the tallest layer, and no one for the others.
-  await expect.poll(moving).toEqual(['f']);
+  // Tiles that ask for the tallest layer.
+  await expectLayers(ana.page, withTallest);
+  await expectLayers(berta.page, withTallest);
   await berta.page.setViewportSize({ width: 360, height: 400 });
-  await expect.poll(moving).not.toContain('f');
+  await expectLayers(ana.page, (moving) => moving.length < 2 || !moving.includes('f'));
   await berta.expectSees([ana]);
+  await berta.page.setViewportSize({ width: 1280, height: 720 });
+  await expectLayers(ana.page, withTallest);
   await berta.press('Leave');
   // Nobody is left to watch: every layer stands still.
-  const sum = async () => Object.values(await layers(ana.page)).reduce((all, one) => all + one, 0);
-  await expect
-    .poll(async () => {
-      const before = await sum();
-      await new Promise((resolve) => setTimeout(resolve, 500));
-      return (await sum()) - before;
-    })
-    .toBe(0);
+  await expectLayers(ana.page, []);
   await berta.press('Rejoin');
   await berta.expectInMeeting();
-  await berta.expectSees([ana]);
+  await expectEveryoneMeets([ana, berta]);
+  await expectLayers(ana.page, withTallest);
 });

@@ -38,6 +38,9 @@ const JUMP_US: i64 = 3_000_000;
 /// A queue that stands above this is overuse even if it no longer grows, ms: a call with more is no conversation.
 const STANDING_MS: f64 = 120.0;
 
+/// A queue that stands for this long although less and less is sent is none: the way has become longer, µs.
+const LONGER_WAY_US: i64 = 2_500_000;
+
 /// For how long the least delay is remembered before it is measured anew, µs: clocks drift apart, routes change.
 const LEAST_DELAY_US: i64 = 20_000_000;
 
@@ -85,6 +88,8 @@ pub struct Delay {
     /// Delay above the least, smoothed, ms; and when it was last measured.
     queue_ms: f64,
     queue_at_us: Option<i64>,
+    /// Since when the queue has stood above what a call bears.
+    standing_since_us: Option<i64>,
 }
 
 impl Delay {
@@ -152,6 +157,12 @@ impl Delay {
         let passed_us = (arrived_us - self.queue_at_us.replace(arrived_us).unwrap_or(arrived_us)).max(0);
         let weight = 1.0 - (-(passed_us as f64) / QUEUE_US).exp();
         self.queue_ms += (((delay_us - least) as f64 / 1e3).min(10_000.0) - self.queue_ms) * weight;
+        if self.queue_ms <= STANDING_MS {
+            self.standing_since_us = None;
+        } else if arrived_us - *self.standing_since_us.get_or_insert(arrived_us) > LONGER_WAY_US {
+            self.least_us = (Some(delay_us), None, arrived_us);
+            (self.queue_ms, self.standing_since_us) = (0.0, None);
+        }
     }
 
     fn update(&mut self, sent_ms: f64, gradient_ms: f64, arrived_us: i64) {
@@ -252,6 +263,22 @@ mod tests {
     fn jitter_is_seldom_taken_for_a_queue() {
         let over = usages(3_000, 0, 40_000).iter().filter(|usage| **usage == Usage::Over).count();
         assert!(over < 30, "{over} of 3000");
+    }
+
+    #[test]
+    fn a_longer_way_is_a_queue_only_for_a_moment() {
+        let mut delay = Delay::default();
+        let mut over = Vec::new();
+        for n in 0..500_i64 {
+            let way_us = if n < 100 { 20_000 } else { 300_000 };
+            delay.arrive(n * 20_000, n * 20_000 + way_us);
+            if delay.take_usage() == Usage::Over {
+                over.push(n);
+            }
+        }
+        assert!(over.first().is_some_and(|first| (100..130).contains(first)), "{over:?}");
+        assert!(over.last().is_some_and(|last| *last < 260), "{over:?}");
+        assert!(delay.queue_ms() < 1.0);
     }
 
     #[test]

@@ -151,7 +151,9 @@ impl Downlink {
             return (0, 0);
         }
         let (mut arrived, mut missing) = (0, 0);
-        for (place, status) in (*feedback).enumerate().take(self.sent.len()) {
+        // After a silence it may begin with numbers that are forgotten: what is known comes behind them.
+        let forgotten = usize::from(self.sent.forgotten_from(feedback.base));
+        for (place, status) in (*feedback).enumerate().skip(forgotten).take(self.sent.len()) {
             let wire = feedback.base.wrapping_add(place as u16);
             match self.sent.settle(wire, status.is_some()) {
                 None => self.counters.feedback_unknown += 1,

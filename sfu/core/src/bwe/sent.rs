@@ -89,6 +89,14 @@ impl Sent {
         }
     }
 
+    /// How many numbers from this one on were given out and are forgotten; 0 if it is known, or was never given out. A
+    /// feedback packet that begins further back than [`SENT_MAX`] is of another time.
+    pub fn forgotten_from(&self, wire: u16) -> u16 {
+        let behind = (self.first as u16).wrapping_sub(wire);
+        let is_past = usize::from(behind) <= SENT_MAX && u64::from(behind) <= self.first;
+        if is_past { behind } else { 0 }
+    }
+
     /// How many numbers are known; feedback beyond them need not be walked.
     pub fn len(&self) -> usize {
         self.ring.len()
@@ -124,6 +132,20 @@ mod tests {
         assert_eq!(sent.settle(0, false), None);
         assert!(matches!(sent.settle(0, true), Some(Settled::Late(packet)) if packet.bytes == 100));
         assert_eq!(sent.settle(0, true), None);
+    }
+
+    #[test]
+    fn numbers_that_are_forgotten_are_told_from_those_that_never_were() {
+        let mut sent = Sent::default();
+        for number in 0..10 {
+            assert_eq!(sent.push(0, 100, 0), number);
+        }
+        assert_eq!(sent.push(2 * AWAITED_US, 100, 0), 10, "forgets the ten");
+        assert_eq!(sent.forgotten_from(3), 7);
+        assert_eq!(sent.forgotten_from(10), 0);
+        assert_eq!(sent.forgotten_from(500), 0);
+        assert_eq!(sent.forgotten_from(u16::MAX), 0, "never given out");
+        assert!(matches!(sent.settle(10, true), Some(Settled::Arrived(_))));
     }
 
     proptest! {

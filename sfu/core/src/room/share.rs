@@ -32,10 +32,6 @@ const VOICES_BPS: [f64; 2] = [130_000.0, 200_000.0];
 /// A layer that nobody has wanted for this long is said to be unwanted.
 const UNWANTED_AFTER: Duration = Duration::from_secs(2);
 
-/// A layer that was wanted for this long and does not come is not counted on: its publisher's line or processor does not
-/// carry it.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(4);
-
 /// Loss from which a line is weak, in 1/256: 5 %.
 const WEAK_LOSS: u8 = 13;
 
@@ -102,15 +98,12 @@ impl Room {
         line.handle_tick(now);
         let Some(bps) = line.bps() else { return };
         let sound = line.sound_bps(now);
-        let (places, pictures) = self.pictures(now, key, speaker);
+        let (places, due, pictures) = self.pictures(now, key, speaker);
         let Some(peer) = self.peers.get_mut(key) else { return };
         let is_calm = |at: Instant| now.saturating_duration_since(at) >= UPGRADE_INTERVAL;
         let allocation =
             allocate((bps - sound).max(0.0) * SHARED, &pictures, peer.regranted_at.is_none_or(is_calm));
-        peer.line.is_short = pictures
-            .iter()
-            .zip(&allocation.grants)
-            .any(|(picture, grant)| *grant < Grant::Layer(picture.wish));
+        peer.line.is_short = due.iter().zip(&allocation.grants).any(|(due, grant)| grant < due);
         // What is probed for at any time is the next step and not the whole dream.
         let wanted =
             sound + (allocation.wished_bps.min(allocation.granted_bps * 2.0 + 400_000.0)) * PROBE_MARGIN;
@@ -139,15 +132,16 @@ impl Room {
         }
     }
 
-    /// The pictures that a peer wishes to see and that could be sent: the slots' places, and what there is to decide.
+    /// The pictures that a peer wishes to see and that could be sent: the slots' places, what a good line would be
+    /// granted, and what there is to decide.
     fn pictures(
         &self,
         now: Instant,
         key: PeerKey,
         speaker: Option<PeerKey>,
-    ) -> (ArrayVec<u16, PICTURES_MAX>, ArrayVec<Picture, PICTURES_MAX>) {
-        let (mut places, mut pictures) = (ArrayVec::new(), ArrayVec::new());
-        let Some(peer) = self.peers.get(key) else { return (places, pictures) };
+    ) -> (ArrayVec<u16, PICTURES_MAX>, ArrayVec<Grant, PICTURES_MAX>, ArrayVec<Picture, PICTURES_MAX>) {
+        let (mut places, mut dues, mut pictures) = (ArrayVec::new(), ArrayVec::new(), ArrayVec::new());
+        let Some(peer) = self.peers.get(key) else { return (places, dues, pictures) };
         for (place, slot) in peer.subscriber.slots.iter().enumerate() {
             let Some((up, height_px)) = slot.wish.filter(|_| slot.is_open && !slot.is_audio) else {
                 continue;
@@ -157,6 +151,8 @@ impl Room {
             let Some(stream) = stream.filter(|stream| stream.is_active) else { continue };
             let layers = costs(now, stream);
             let Some(wish) = stream.ideal_layer(height_px, |layer| layers[layer].is_some()) else { continue };
+            // What the publisher does not give is no fault of this line.
+            let due = stream.ideal_layer(height_px, |layer| !stream.is_missing(layer)).unwrap_or(wish);
             let rank = match up.kind {
                 UpKind::Screen => 0,
                 _ if speaker == Some(*source) => 1,
@@ -166,8 +162,9 @@ impl Room {
             if is_full || pictures.try_push(Picture { layers, wish, before: slot.grant, rank }).is_err() {
                 break;
             }
+            dues.push(Grant::Layer(due.min(wish)));
         }
-        (places, pictures)
+        (places, dues, pictures)
     }
 
     /// Under a tight budget fewer voices are sent: two that speak at once are not understood anyway, one that stutters
@@ -227,10 +224,15 @@ impl Room {
                         let ideal = stream.ideal_layer(height_px, |layer| layers[layer].is_some())?;
                         match slot.grant {
                             Grant::Paused => None,
-                            Grant::Layer(limit) => Some((source, up.kind, ideal.min(limit))),
+                            Grant::Layer(limit) => Some((source, up.kind, ideal.min(limit), stream)),
                         }
                     });
-                for (source, kind, layer) in carried.into_iter().chain(wished) {
+                // Until the wished layer comes the next smaller one is wanted too, since it may never come.
+                let below = wished.filter(|(.., layer, stream)| !stream.layers[usize::from(*layer)].is_live);
+                let below =
+                    below.and_then(|(source, kind, layer, _)| Some((source, kind, layer.checked_sub(1)?)));
+                let wished = wished.map(|(source, kind, layer, _)| (source, kind, layer));
+                for (source, kind, layer) in carried.into_iter().chain(wished).chain(below) {
                     let up = self.peers.get_mut(source).and_then(|peer| peer.publisher.up_mut(kind));
                     if let Some(wanted) = up.and_then(|up| up.wanted_now.get_mut(usize::from(layer))) {
                         *wanted = true;
@@ -296,10 +298,8 @@ fn costs(now: Instant, up: &UpStream) -> [Option<f64>; LAYERS_MAX] {
     debug_assert_eq!(up.clock(), Clock::Video, "pictures only");
     let mut costs = [None; LAYERS_MAX];
     let mut least: f64 = 0.0;
-    for (place, layer) in up.layers.iter().enumerate() {
-        let is_given_up = !layer.is_live
-            && up.wanted_since[place].is_some_and(|at| now.saturating_duration_since(at) >= GIVEN_UP_AFTER);
-        if !is_given_up {
+    for place in 0..up.layers.len() {
+        if up.may_come(now, place) {
             // A taller layer is never taken for cheaper: what is measured in a still moment says little.
             least = least.max(up.rate_bps(place));
             costs[place] = Some(least);

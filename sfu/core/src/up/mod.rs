@@ -36,6 +36,13 @@ pub const LAYERS_MAX: usize = 3;
 /// A layer is live while packets came within this time.
 pub const LIVE_FOR: Duration = Duration::from_secs(1);
 
+/// A layer that was wanted for this long and does not come is missing: its publisher's browser, line or processor does
+/// not give it. Firefox takes up to four seconds on a busy machine.
+pub const MISSED_AFTER: Duration = Duration::from_secs(5);
+
+/// For so long a missing layer is not asked for again.
+pub const MISSED_FOR: Duration = Duration::from_secs(15);
+
 /// Height assumed for an up whose publisher did not say: what cameras commonly give.
 const HEIGHT_PX_UNKNOWN: u16 = 720;
 
@@ -144,6 +151,8 @@ pub struct UpStream {
     /// Since when each is wanted, and since when it has not been.
     pub wanted_since: [Option<Instant>; LAYERS_MAX],
     unwanted_since: [Option<Instant>; LAYERS_MAX],
+    /// When each was last waited for in vain; `None` once it comes.
+    missed_at: [Option<Instant>; LAYERS_MAX],
     is_wanted_told: bool,
 }
 
@@ -169,6 +178,7 @@ impl UpStream {
             wanted: [false; LAYERS_MAX],
             wanted_since: [None; LAYERS_MAX],
             unwanted_since: [None; LAYERS_MAX],
+            missed_at: [None; LAYERS_MAX],
             is_wanted_told: false,
         }
     }
@@ -187,6 +197,19 @@ impl UpStream {
     pub fn retell_wanted(&mut self) {
         self.is_wanted_told = false;
         self.wanted_since = [None; LAYERS_MAX];
+        self.missed_at = [None; LAYERS_MAX];
+    }
+
+    /// Whether a layer did not come when it was last waited for: its publisher's browser, line or processor does not
+    /// give it.
+    pub fn is_missing(&self, layer: usize) -> bool {
+        !self.layers[layer].is_live && self.missed_at[layer].is_some()
+    }
+
+    /// Whether it makes sense to ask for a layer: it comes, or it was not waited for in vain a short time ago.
+    pub fn may_come(&self, now: Instant, layer: usize) -> bool {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < MISSED_FOR;
+        self.layers[layer].is_live || !self.missed_at[layer].is_some_and(is_recent)
     }
 
     /// Takes over what is wanted now: at once what has become wanted, after a while what has not been. True if that is
@@ -194,8 +217,15 @@ impl UpStream {
     pub fn settle_wanted(&mut self, now: Instant, unwanted_after: Duration) -> bool {
         let mut is_news = !std::mem::replace(&mut self.is_wanted_told, true);
         for place in 0..self.layers.len() {
+            if self.layers[place].is_live {
+                self.missed_at[place] = None;
+            }
             if self.wanted_now[place] {
-                self.wanted_since[place].get_or_insert(now);
+                let since = *self.wanted_since[place].get_or_insert(now);
+                if !self.layers[place].is_live && now.saturating_duration_since(since) >= MISSED_AFTER {
+                    self.missed_at[place] = Some(now);
+                    self.wanted_since[place] = None;
+                }
                 self.unwanted_since[place] = None;
                 is_news |= !std::mem::replace(&mut self.wanted[place], true);
                 continue;
@@ -322,6 +352,9 @@ impl Publisher {
         }
         if let Some(up) = &mut self.ups[kind as usize] {
             (up.is_active, up.height_px) = said;
+            // Another camera, another chance.
+            up.missed_at = [None; LAYERS_MAX];
+            up.wanted_since = [None; LAYERS_MAX];
             if !said.0 {
                 up.level.silence();
             }
