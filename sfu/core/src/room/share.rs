@@ -298,11 +298,11 @@ fn costs(now: Instant, up: &UpStream) -> [Option<f64>; LAYERS_MAX] {
     debug_assert_eq!(up.clock(), Clock::Video, "pictures only");
     let mut costs = [None; LAYERS_MAX];
     let mut least: f64 = 0.0;
-    for place in 0..up.layers.len() {
+    for (place, cost) in costs.iter_mut().enumerate().take(up.layers.len()) {
         if up.may_come(now, place) {
             // A taller layer is never taken for cheaper: what is measured in a still moment says little.
             least = least.max(up.rate_bps(place));
-            costs[place] = Some(least);
+            *cost = Some(least);
         }
     }
     costs
