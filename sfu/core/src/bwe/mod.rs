@@ -45,6 +45,15 @@ const SILENT_STEP_US: u64 = 500_000;
 /// that feedback costs a forger more than us.
 const FEEDBACKS_PER_SECOND_MAX: u32 = 200;
 
+/// A queue of this length means that what is lost may be lost to it, ms.
+const CROWDED_MS: f64 = 60.0;
+
+/// Behind a queue of this length what came out lately is all that the line carries, ms.
+const FULL_MS: f64 = 100.0;
+
+/// While little goes out a packet with a number is sent this often, so that it is known how the line is, µs.
+const SOUNDING_US: u64 = 100_000;
+
 /// The round trip before any report told one, µs.
 const ROUND_TRIP_US: u64 = 100_000;
 
@@ -63,6 +72,10 @@ pub struct Downlink {
     pace: Pace,
     round_trip_us: u64,
     feedback_at_us: Option<u64>,
+    /// When a packet with a number last went out.
+    numbered_at_us: u64,
+    /// When the queue was last longer than [`CROWDED_MS`].
+    crowded_at_us: Option<u64>,
     lowered_for_silence_at_us: u64,
     /// Feedback packets in the running second, and when it began.
     budget: (u32, u64),
@@ -97,6 +110,8 @@ impl Downlink {
             pace: Pace::default(),
             round_trip_us: ROUND_TRIP_US,
             feedback_at_us: None,
+            numbered_at_us: 0,
+            crowded_at_us: None,
             lowered_for_silence_at_us: 0,
             budget: (0, 0),
             arrived_us: 0,
@@ -114,6 +129,7 @@ impl Downlink {
         let now_us = self.us(now);
         self.sending.add(now_us as i64, bytes);
         self.pace.spend(now_us, bytes);
+        self.numbered_at_us = now_us;
         if is_probe {
             self.probe.sent();
         }
@@ -194,8 +210,17 @@ impl Downlink {
             }
         };
         let usage = self.delay.take_usage();
-        // A full line carries what comes out of it in its fullest moments, however little is sent between them.
+        let queue_ms = self.delay.queue_ms();
+        if queue_ms > CROWDED_MS {
+            self.crowded_at_us = Some(now_us);
+        }
         let through = match usage {
+            // What came out before the queue grew says nothing of the line as it is now.
+            Usage::Over if queue_ms > FULL_MS => match (self.through.latest_bps(), through) {
+                (Some(latest), Some(through)) => Some(through.min(latest + sound)),
+                (_, through) => through,
+            },
+            // A full line carries what comes out of it in its fullest moments, however little is sent between them.
             Usage::Over => match (self.through.peak_bps(), through) {
                 (Some(peak), Some(through)) => Some(through.max(peak + sound)),
                 (_, through) => through,
@@ -291,6 +316,19 @@ impl Downlink {
     /// The share of packets lost lately, 0 to 1.
     pub fn loss(&self) -> f64 {
         self.loss.fraction()
+    }
+
+    /// Whether a packet with a number is due for the sake of feedback alone: sound has none, so while pictures are held
+    /// back nothing else would tell how the line is.
+    pub fn is_sounding_due(&self, now: Instant) -> bool {
+        self.feedback_at_us.is_some() && self.us(now).saturating_sub(self.numbered_at_us) >= SOUNDING_US
+    }
+
+    /// Whether packets waited in a long queue within this time: what was lost then was lost to it, and more sent for it
+    /// would be lost, too.
+    pub fn is_crowded(&self, now: Instant, within: Duration) -> bool {
+        let is_recent = |at: u64| self.us(now).saturating_sub(at) <= within.as_micros() as u64;
+        self.crowded_at_us.is_some_and(is_recent)
     }
 
     /// How long packets wait on the way, ms.

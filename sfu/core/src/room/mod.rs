@@ -18,7 +18,10 @@ pub mod speakers;
 pub use crate::rtp::time::WallClock;
 
 use crate::{
-    bwe::{Downlink, allocate::Grant},
+    bwe::{
+        Downlink,
+        allocate::{Grant, Hysteresis},
+    },
     down::{SLOTS_MAX, Subscriber, slot::Slot},
     negotiate::MediaDescription,
     stats::RoomCounters,
@@ -91,8 +94,8 @@ pub(crate) struct Peer {
     subscriber: Subscriber,
     duties: reports::Duties,
     line: share::Judgement,
-    /// When its pictures were last granted something else.
-    regranted_at: Option<Instant>,
+    /// When its pictures may be granted more.
+    hysteresis: Hysteresis,
     /// Most voices that its line carries.
     voices_max: usize,
     /// Until when the rest of its queue waits.
@@ -217,7 +220,7 @@ impl Room {
             subscriber: Subscriber::default(),
             duties: reports::Duties::new(ssrc),
             line: share::Judgement::default(),
-            regranted_at: None,
+            hysteresis: Hysteresis::default(),
             voices_max: usize::MAX,
             held_until: None,
             greeted_at: None,
@@ -322,7 +325,8 @@ impl Room {
         }
         peer.is_connected = is_connected;
         peer.subscriber.line = is_connected.then(|| Box::new(Downlink::new(now)));
-        (peer.voices_max, peer.regranted_at, peer.held_until) = (usize::MAX, None, None);
+        (peer.voices_max, peer.held_until) = (usize::MAX, None);
+        peer.hysteresis = Hysteresis::default();
         for slot in &mut peer.subscriber.slots {
             slot.grant = Grant::ALL;
         }

@@ -5,7 +5,7 @@
 
 use super::{PLIS_MAX, PeerKey, Room};
 use crate::{
-    down::{Queued, Subscriber, resend::spacing},
+    down::{CROWDED_FOR, Queued, Subscriber, resend::spacing},
     egress::Egress,
     rtp::{
         rtcp::{self, Rtcp},
@@ -140,7 +140,8 @@ impl Room {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let Some(line) = &mut peer.subscriber.line else { return };
         let (arrived, missing) = line.handle_feedback(now, feedback);
-        if let Some(lost) = (missing * 255).checked_div(arrived + missing) {
+        let is_crowded = line.is_crowded(now, CROWDED_FOR);
+        if let Some(lost) = (missing * 255).checked_div(arrived + missing).filter(|_| !is_crowded) {
             peer.subscriber.redundancy.set_loss(now, lost as u8, arrived + missing);
         }
     }
