@@ -4,7 +4,7 @@
 mod meeting;
 
 use asamblea_sfu_core::rtp::{header::Packet, rtcp_write::FeedbackHead};
-use meeting::{Meeting, TRANSPORT_CC, rtcp};
+use meeting::{Meeting, Seen, TRANSPORT_CC, rtcp};
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -25,6 +25,8 @@ const DELAY: Duration = Duration::from_millis(20);
 struct Line {
     start: Instant,
     bps: u64,
+    /// The listener's machine is busy and takes in what arrived at intervals of this length.
+    clump: Duration,
     free_at: Instant,
     under_way: VecDeque<(Instant, Vec<u8>)>,
     /// Transport-wide numbers, unwrapped, and when each arrived.
@@ -41,6 +43,8 @@ struct Out {
     bytes: usize,
     is_numbered: bool,
     is_sound: bool,
+    /// Of the picture, if it is of one.
+    layer: Option<u8>,
     /// When it got through.
     arrives: Option<Instant>,
 }
@@ -50,6 +54,7 @@ impl Line {
         Self {
             start,
             bps: 5_000_000,
+            clump: Duration::ZERO,
             free_at: start,
             under_way: VecDeque::new(),
             arrived: Vec::new(),
@@ -67,8 +72,12 @@ impl Line {
             self.free_at = begins + Duration::from_micros(bytes as u64 * 8_000_000 / self.bps);
             self.under_way.push_back((self.free_at + DELAY, packet.clone()));
         }
+        let layer = Packet::parse(&packet)
+            .filter(|parsed| parsed.payload_type == 120)
+            .map(|_| Seen::read(&packet).layer);
         let packet = Packet::parse(&packet).expect("we send RTP");
         self.seen.push(Out {
+            layer,
             at: now,
             bytes,
             is_numbered: packet.extensions.get(TRANSPORT_CC).is_some(),
@@ -82,7 +91,10 @@ impl Line {
             let (at, packet) = self.under_way.pop_front().expect("seen");
             let packet = Packet::parse(&packet).expect("we send RTP");
             if let Some(number) = packet.extensions.get(TRANSPORT_CC) {
-                self.arrived.push((u16::from_be_bytes([number[0], number[1]]), at));
+                let clump_us = self.clump.as_micros().max(1) as u64;
+                let read_us = ((at - self.start).as_micros() as u64).div_ceil(clump_us) * clump_us;
+                let number = u16::from_be_bytes([number[0], number[1]]);
+                self.arrived.push((number, self.start + Duration::from_micros(read_us)));
             }
         }
     }
@@ -112,11 +124,16 @@ impl Line {
 /// One speaks and shows a camera, one listens and watches: ten seconds over a wide line, then as long as asked over one
 /// of so many bit/s. Returns the line and the moment when it became narrow.
 fn narrow(bps: u64, duration: Duration) -> (Meeting, Line, Instant) {
+    narrow_and_busy(bps, Duration::ZERO, duration)
+}
+
+/// See [`narrow`] and [`Line::clump`].
+fn narrow_and_busy(bps: u64, clump: Duration, duration: Duration) -> (Meeting, Line, Instant) {
     let mut meeting = Meeting::new(21);
     meeting.join(2, 1);
     meeting.join(2, 1);
-    meeting.view(1, &[("v0", Some(0), 360)]);
-    let mut line = Line::new(meeting.now);
+    meeting.view(1, &[("v0", Some(0), 720)]);
+    let mut line = Line { clump, ..Line::new(meeting.now) };
     let (start, wide) = (meeting.now, Duration::from_secs(10));
     let mut narrow_at = start + wide;
     for step in 0..(wide + duration).as_millis() as u32 / 5 {
@@ -132,8 +149,11 @@ fn narrow(bps: u64, duration: Duration) -> (Meeting, Line, Instant) {
         // Thirty frames a second, a key frame now and then and whenever one is asked for.
         if step % 7 == 0 {
             let is_key = step % 700 == 0 || !meeting.take_plis(0).is_empty();
-            for layer in 0..3 {
-                meeting.send_frame(0, layer, is_key);
+            // 65, 400 and 1,200 kbit/s on the line.
+            for (layer, packets) in [1, 3, 6].into_iter().enumerate() {
+                for packet in meeting.frame(0, layer, is_key, if is_key { packets * 4 } else { packets }) {
+                    meeting.hand_in(0, &packet);
+                }
             }
         }
         meeting.pass(5 * MS);
@@ -192,4 +212,47 @@ fn a_voice_that_all_but_fills_its_line_is_not_sent_twice_for_what_the_queue_lost
         sound.iter().filter_map(|out| Some(out.arrives? - out.at - DELAY)).collect();
     waits.sort_unstable();
     assert!(waits[waits.len() / 2] < 60 * MS, "half wait {:?}", waits[waits.len() / 2]);
+}
+
+/// What was seen from a moment on: how many times the layer changed, the longest time without a picture, and the share of
+/// packets of each layer.
+fn pictures(line: &Line, from: Instant, until: Instant) -> (usize, Duration, [f64; 3]) {
+    let (mut changes, mut longest, mut counts) = (0, Duration::ZERO, [0.0; 3]);
+    let mut before: Option<(Instant, u8)> = None;
+    for (at, layer) in line.since(from).filter_map(|out| Some((out.at, out.layer?))) {
+        longest = longest.max(at - before.map_or(from, |(at, _)| at));
+        changes += usize::from(before.is_some_and(|(_, last)| last != layer));
+        counts[usize::from(layer)] += 1.0;
+        before = Some((at, layer));
+    }
+    longest = longest.max(until - before.map_or(from, |(at, _)| at));
+    let all: f64 = counts.iter().sum();
+    (changes, longest, counts.map(|count| count / all.max(1.0)))
+}
+
+#[test]
+fn a_line_gets_the_layer_that_it_carries_and_keeps_it() {
+    for clump_ms in [0, 15] {
+        for (bps, layer) in [(300_000, 0), (750_000, 1), (2_500_000, 2)] {
+            let (meeting, line, narrow_at) = narrow_and_busy(bps, clump_ms * MS, Duration::from_secs(40));
+            let settled = narrow_at + Duration::from_secs(8);
+            let (changes, longest, shares) = pictures(&line, settled, meeting.now);
+            let sound: Vec<&Out> = line.since(settled).filter(|out| out.is_sound).collect();
+            let lost = sound.iter().filter(|out| out.arrives.is_none()).count() as f64 / sound.len() as f64;
+            let mut waits: Vec<Duration> =
+                sound.iter().filter_map(|out| Some(out.arrives? - out.at - DELAY)).collect();
+            waits.sort_unstable();
+            let (half, most) = (waits[waits.len() / 2], waits[waits.len() * 95 / 100]);
+            println!(
+                "{bps} bit/s, clumps of {clump_ms} ms: {changes} changes, {longest:?} without a picture, layers \
+                 {shares:.2?}, sound {:.1} % lost, waits {half:?}, {most:?}",
+                lost * 100.0
+            );
+            assert!(changes <= 4, "{changes} changes at {bps}");
+            assert!(longest < Duration::from_secs(1), "{longest:?} without a picture at {bps}");
+            assert!(shares[layer] > 0.8, "layers {shares:?} at {bps}");
+            assert!(lost < 0.01, "{lost} of the sound lost at {bps}");
+            assert!(half < 60 * MS && most < 200 * MS, "sound waits {half:?}, {most:?} at {bps}");
+        }
+    }
 }

@@ -23,6 +23,9 @@ const PROVEN_AFTER: Duration = Duration::from_secs(10);
 /// However often more had to be taken back, it is tried again after this long.
 const UPGRADE_INTERVAL_MAX: Duration = Duration::from_secs(24);
 
+/// The same while no picture is shown at all.
+const INTERVAL_UNSEEN_MAX: Duration = Duration::from_secs(3);
+
 /// What a picture may carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grant {
@@ -89,9 +92,10 @@ impl Default for Hysteresis {
 }
 
 impl Hysteresis {
-    /// Whether more may be given now.
-    pub fn may_raise(&self, now: Instant) -> bool {
-        self.changed_at.is_none_or(|at| now.saturating_duration_since(at) >= self.interval)
+    /// Whether more may be given now. Where nothing is shown the wait is short: that is worse than a change.
+    pub fn may_raise(&self, now: Instant, is_nothing_shown: bool) -> bool {
+        let interval = if is_nothing_shown { self.interval.min(INTERVAL_UNSEEN_MAX) } else { self.interval };
+        self.changed_at.is_none_or(|at| now.saturating_duration_since(at) >= interval)
     }
 
     /// Takes a change of what is given: whether some picture got more, and whether some got less.
@@ -220,7 +224,7 @@ mod tests {
         let (mut now, mut waits) = (start, Vec::new());
         let mut wait_and_raise = |hysteresis: &mut Hysteresis, now: &mut Instant| {
             let from = *now;
-            while !hysteresis.may_raise(*now) {
+            while !hysteresis.may_raise(*now, false) {
                 *now += Duration::from_millis(100);
             }
             waits.push((*now - from).as_millis());
@@ -236,6 +240,7 @@ mod tests {
         now += PROVEN_AFTER;
         hysteresis.change(now, false, true);
         wait_and_raise(&mut hysteresis, &mut now);
+        assert!(hysteresis.may_raise(now + INTERVAL_UNSEEN_MAX, true));
         assert_eq!(waits, [0, 3_000, 6_000, 12_000, 24_000, 24_000, 24_000, 24_000, 1_500]);
     }
 

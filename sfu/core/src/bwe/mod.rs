@@ -77,6 +77,10 @@ pub struct Downlink {
     /// When the queue was last longer than [`CROWDED_MS`].
     crowded_at_us: Option<u64>,
     lowered_for_silence_at_us: u64,
+    /// When packets last began to take another way.
+    moved_at_us: u64,
+    /// The rate before silence lowered it.
+    before_silence_bps: Option<f64>,
     /// Feedback packets in the running second, and when it began.
     budget: (u32, u64),
     arrived_us: i64,
@@ -113,6 +117,8 @@ impl Downlink {
             numbered_at_us: 0,
             crowded_at_us: None,
             lowered_for_silence_at_us: 0,
+            moved_at_us: 0,
+            before_silence_bps: None,
             budget: (0, 0),
             arrived_us: 0,
             counters: Counters::default(),
@@ -183,7 +189,9 @@ impl Downlink {
                     let arrived_us = status.unwrap_or_default() * 250;
                     self.arrived_us = arrived_us;
                     self.through.add(arrived_us, usize::from(packet.bytes));
-                    if packet.probe == 0 {
+                    if packet.at_us < self.moved_at_us {
+                        // It went the way of before.
+                    } else if packet.probe == 0 {
                         self.delay.arrive(packet.at_us as i64, arrived_us);
                     } else if self.probe.arrive(packet.probe, arrived_us, packet.bytes) {
                         self.delay.arrive_alone(packet.at_us as i64, arrived_us);
@@ -197,6 +205,11 @@ impl Downlink {
         }
         self.feedback_at_us = Some(now_us);
         self.loss.count(now_us, arrived, missing);
+        // A hole says nothing of the line behind it.
+        if let (Some(bps), Some(rate)) = (self.before_silence_bps.take(), &mut self.rate) {
+            *rate = Rate::new(bps);
+            self.begin_on_another_way(now);
+        }
         // Sound has no numbers; it is taken to get through as the rest does.
         let sound = self.sound.bps(now_us as i64).unwrap_or(0.0) * (1.0 - self.loss.fraction());
         let through = self.through.bps(self.arrived_us).map(|bps| bps + sound);
@@ -254,6 +267,18 @@ impl Downlink {
         self.judge(now_us);
     }
 
+    /// Packets take another way from now on: what was known of delay and loss was of the old one, and its rate is no more
+    /// than a guess.
+    pub fn begin_on_another_way(&mut self, now: Instant) {
+        let now_us = self.us(now);
+        self.moved_at_us = now_us;
+        (self.delay, self.loss, self.crowded_at_us) = (Delay::default(), Loss::default(), None);
+        if let Some(rate) = &mut self.rate {
+            *rate = Rate::new(rate.bps().min(START_BPS));
+        }
+        self.probe.back_off(now_us);
+    }
+
     /// Takes the round trip that the subscriber's reports tell.
     pub fn set_round_trip(&mut self, round_trip: Duration) {
         self.round_trip_us = round_trip.as_micros().min(2_000_000) as u64;
@@ -268,12 +293,13 @@ impl Downlink {
         if is_silent && now_us.saturating_sub(self.lowered_for_silence_at_us) > SILENT_STEP_US {
             self.lowered_for_silence_at_us = now_us;
             if let Some(rate) = &mut self.rate {
+                self.before_silence_bps.get_or_insert(rate.bps());
                 rate.lower(now_us, SILENT_FACTOR);
             }
         }
         let is_tight = self.is_tight(now_us);
         if let Some(rate) = &self.rate {
-            self.pace.set_rate(rate.bps(), is_tight);
+            self.pace.set_rate(rate.bps(), is_tight, self.delay.queue_ms() > CROWDED_MS);
         }
     }
 

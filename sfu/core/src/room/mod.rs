@@ -317,6 +317,13 @@ impl Room {
         self.retarget_slots(now, key);
     }
 
+    /// Says that a peer's packets take another way from now on.
+    pub fn change_path(&mut self, now: Instant, key: PeerKey) {
+        if let Some(line) = self.peers.get_mut(key).and_then(|peer| peer.subscriber.line.as_mut()) {
+            line.begin_on_another_way(now);
+        }
+    }
+
     /// Says whether a peer's transport is up. For a peer without one nothing is queued.
     pub fn set_connected(&mut self, now: Instant, key: PeerKey, is_connected: bool) {
         let Some(peer) = self.peers.get_mut(key) else { return };

@@ -101,7 +101,8 @@ impl Room {
         let sound = line.sound_bps(now);
         let (places, due, pictures) = self.pictures(now, key, speaker);
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let may_raise = peer.hysteresis.may_raise(now);
+        let is_nothing_shown = pictures.iter().all(|picture| picture.before == Grant::Paused);
+        let may_raise = peer.hysteresis.may_raise(now, is_nothing_shown);
         let allocation = allocate((bps - sound).max(0.0) * SHARED, &pictures, may_raise);
         peer.line.is_short = due.iter().zip(&allocation.grants).any(|(due, grant)| grant < due);
         // What is probed for at any time is the next step and not the whole dream.
