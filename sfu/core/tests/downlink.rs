@@ -21,11 +21,13 @@ struct Line {
     loss: f64,
     /// The queue is as long as this; what does not fit is lost.
     queue_ms: f64,
+    /// What the receiver's clock showed at the beginning, in units of 64 ms.
+    clock: u32,
 }
 
 impl Line {
     fn of(bps: f64) -> Self {
-        Self { bps, delay_ms: 25.0, jitter_ms: 0.0, loss: 0.0, queue_ms: 300.0 }
+        Self { bps, delay_ms: 25.0, jitter_ms: 0.0, loss: 0.0, queue_ms: 300.0, clock: 0 }
     }
 }
 
@@ -161,7 +163,8 @@ fn run_moving(
             lost.retain(|number| number.wrapping_sub(base) > last);
             let mut bytes = vec![0; 1_400];
             let mut writer = Writer::new(&mut bytes);
-            let head = FeedbackHead { ssrc: 1, media_ssrc: 2, base, reference: epoch_ticks as u32, count };
+            let reference = (line.clock + epoch_ticks as u32) & 0xff_ffff;
+            let head = FeedbackHead { ssrc: 1, media_ssrc: 2, base, reference, count };
             count = count.wrapping_add(1);
             if writer.transport_feedback(head, &statuses) {
                 let length = writer.len();
@@ -304,6 +307,21 @@ fn a_long_line_is_filled_too() {
         let run = run(seed, 60, 3e6, |_| Line { delay_ms: 150.0, ..Line::of(1e6) });
         let used = run.mean(20_000, 60_000, |s| s.sent_bps);
         assert!(used > 0.75e6, "seed {seed}: {used}");
+    }
+}
+
+/// A receiver's clock counts 12 days in 24 bits, read as a signed number; calls go on when it starts over.
+#[test]
+fn a_receivers_clock_may_start_over_in_the_middle_of_a_call() {
+    let narrowing = |clock: u32| {
+        let run = run(3, 60, 3e6, |ms| Line { clock, ..Line::of(if ms < 30_000 { 2e6 } else { 400e3 }) });
+        run.samples.iter().map(|sample| sample.estimate_bps.to_bits()).collect::<Vec<_>>()
+    };
+    let usual = narrowing(0);
+    for after_s in [20, 40] {
+        let ticks = after_s * 1_000 / 64;
+        assert!(narrowing(0x80_0000 - ticks) == usual, "from the highest to the lowest after {after_s} s");
+        assert!(narrowing(0x100_0000 - ticks) == usual, "from -1 to 0 after {after_s} s");
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Downlink {
     /// Feedback packets in the running second, and when it began.
     budget: (u32, u64),
     arrived_us: i64,
+    /// The receiver's clock: the newest reference, and how far it is from the first, both in units of 64 ms.
+    reference: Option<(i32, i64)>,
     counters: Counters,
 }
 
@@ -121,6 +123,7 @@ impl Downlink {
             before_silence_bps: None,
             budget: (0, 0),
             arrived_us: 0,
+            reference: None,
             counters: Counters::default(),
         }
     }
@@ -173,6 +176,7 @@ impl Downlink {
             return (0, 0);
         }
         let (mut arrived, mut missing) = (0, 0);
+        let since_first_us = (self.unwrap(feedback.reference) - i64::from(feedback.reference)) * 64_000;
         // After a silence it may begin with numbers that are forgotten: what is known comes behind them.
         let forgotten = usize::from(self.sent.forgotten_from(feedback.base));
         for (place, status) in (*feedback).enumerate().skip(forgotten).take(self.sent.len()) {
@@ -186,7 +190,7 @@ impl Downlink {
                     } else {
                         arrived += 1;
                     }
-                    let arrived_us = status.unwrap_or_default() * 250;
+                    let arrived_us = since_first_us + status.unwrap_or_default() * 250;
                     self.arrived_us = arrived_us;
                     self.through.add(arrived_us, usize::from(packet.bytes));
                     if packet.at_us < self.moved_at_us {
@@ -246,6 +250,15 @@ impl Downlink {
         }
         self.judge(now_us);
         (arrived, missing)
+    }
+
+    /// How far a reference is from the first, in units of 64 ms: its 24 bits start over every 12 days.
+    fn unwrap(&mut self, reference: i32) -> i64 {
+        let (newest, since_first) = self.reference.unwrap_or((reference, 0));
+        let step = reference.wrapping_sub(newest) << 8 >> 8;
+        let since_first = since_first + i64::from(step);
+        self.reference = Some((reference, since_first));
+        since_first
     }
 
     /// Takes what receiver reports and the subscriber's own estimate say, where it gives no other feedback.
