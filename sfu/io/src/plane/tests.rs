@@ -20,6 +20,7 @@ fn start(shards: usize) -> (MediaPlane, mpsc::Receiver<Event>) {
         public_addresses: vec!["203.0.113.5".parse().unwrap()],
         shards,
         pad_runs: false,
+        turn_secret: [7; 32],
         events: Box::new(move |event| {
             let _ = sender.send(event);
         }),
@@ -225,6 +226,7 @@ fn stopping_frees_the_port_and_may_be_repeated() {
             public_addresses: vec![],
             shards: 1,
             pad_runs: false,
+            turn_secret: [7; 32],
             events: Box::new(|_| {}),
         })
     };
