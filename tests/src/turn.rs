@@ -7,10 +7,12 @@ use crate::bot::PATIENCE;
 use anyhow::{Context as _, anyhow, bail};
 use bytes::BytesMut;
 use rtc_shared::{TransportContext, TransportMessage, TransportProtocol};
+use rtc_stun::message::TransactionId;
 use rtc_turn::client::{Client, ClientConfig, Event};
 use rtc_turn::crypto::providers::RingProvider;
 use sansio::Protocol;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -53,7 +55,8 @@ pub struct Relayed {
     local: SocketAddr,
     server: SocketAddr,
     relayed: SocketAddr,
-    asked: BTreeSet<SocketAddr>,
+    /// Requests for a permission, and for which address each is.
+    asked: BTreeMap<SocketAddr, Option<TransactionId>>,
     refused: BTreeSet<SocketAddr>,
     arrived: VecDeque<(SocketAddr, BytesMut)>,
 }
@@ -93,7 +96,7 @@ impl Relayed {
             local,
             server,
             relayed: server,
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             refused: BTreeSet::new(),
             arrived: VecDeque::new(),
         };
@@ -168,8 +171,8 @@ impl Relayed {
     pub fn send(&mut self, datagram: &[u8], peer: SocketAddr) -> anyhow::Result<()> {
         let now = Instant::now();
         let mut relay = self.client.relay(self.relayed)?;
-        if self.asked.insert(peer) {
-            relay.create_permission(now, peer)?;
+        if let Entry::Vacant(asked) = self.asked.entry(peer) {
+            asked.insert(relay.create_permission(now, peer)?);
         } else {
             // Without an answer yet, it is lost as well.
             let _ = relay.send_to(now, datagram, peer);
@@ -181,7 +184,10 @@ impl Relayed {
         while let Some(event) = self.client.poll_event() {
             match event {
                 Event::DataIndicationOrChannelData(_, peer, data) => self.arrived.push_back((peer, data)),
-                Event::CreatePermissionError(..) => self.refused.extend(self.asked.last()),
+                Event::CreatePermissionError(id, _) => {
+                    let asked = self.asked.iter().find(|(_, asked)| **asked == Some(id));
+                    self.refused.extend(asked.map(|(peer, _)| *peer));
+                }
                 _ => {}
             }
         }

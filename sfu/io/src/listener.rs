@@ -15,12 +15,14 @@ use asamblea_sfu_core::turn::{self, Stranger};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::Socket;
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Datagrams taken in one receive: enough to make the call cheap beside the integrity checks.
 const BATCH_DATAGRAMS: usize = 32;
@@ -31,6 +33,10 @@ const DATAGRAM_BYTES_MAX: usize = 1_500;
 
 /// Batches taken from one socket before the other family has its turn.
 const BATCHES_PER_TURN: usize = 8;
+
+/// Answers to strangers in a second, all together: each thousand people's browsers ask a few times when they join. What
+/// this server can be made to send to others in someone's name stays below 3 Mbit/s.
+const ANSWERS_PER_SECOND_MAX: u32 = 5_000;
 
 const WAKE: Token = Token(usize::MAX);
 
@@ -90,6 +96,7 @@ impl Listener {
             strangers,
             counters: counters.clone(),
             stopping: stopping.clone(),
+            answered: Cell::new((Instant::now(), 0)),
         };
         let thread =
             std::thread::Builder::new().name("media-listener".into()).spawn(move || state.run(poll))?;
@@ -129,6 +136,8 @@ struct Listening<G> {
     strangers: Option<Strangers>,
     counters: Arc<ListenerCounters>,
     stopping: Arc<AtomicBool>,
+    /// Since when answers are counted, and how many were given.
+    answered: Cell<(Instant, u32)>,
 }
 
 impl<G: Gate> Listening<G> {
@@ -137,7 +146,7 @@ impl<G: Gate> Listening<G> {
         let mut inbox = Inbox::new(BATCH_DATAGRAMS, DATAGRAM_BYTES_MAX);
         let mut unfinished = false;
         while !self.stopping.load(Ordering::Acquire) {
-            let timeout = unfinished.then_some(std::time::Duration::ZERO);
+            let timeout = unfinished.then_some(Duration::ZERO);
             if let Err(error) = poll.poll(&mut events, timeout) {
                 if error.kind() == io::ErrorKind::Interrupted {
                     continue;
@@ -209,6 +218,17 @@ impl<G: Gate> Listening<G> {
         }
     }
 
+    /// Whether one more answer to strangers is given in this second.
+    fn may_answer(&self) -> bool {
+        let now = Instant::now();
+        let (since, count) = match self.answered.get() {
+            (since, count) if now.duration_since(since) < Duration::from_secs(1) => (since, count),
+            _ => (now, 0),
+        };
+        self.answered.set((since, count.saturating_add(1)));
+        count < ANSWERS_PER_SECOND_MAX
+    }
+
     /// Someone wants the relay.
     fn greet(
         &self,
@@ -228,6 +248,7 @@ impl<G: Gate> Listening<G> {
                     counters.dropped_mailbox_full.add(1);
                 }
             }
+            Stranger::Answer(_) if !self.may_answer() => counters.dropped_turn_busy.add(1),
             Stranger::Answer(answer) => {
                 counters.turn_answered.add(1);
                 // A full buffer loses it, as a network may; the client asks again.

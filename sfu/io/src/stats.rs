@@ -69,6 +69,8 @@ counters! {
         turn_admitted,
         /// TURN requests answered here: with a challenge for credentials, as a rule.
         turn_answered,
+        /// TURN requests dropped because enough others were answered in that second.
+        dropped_turn_busy,
         /// TURN messages dropped: malformed, or without the allocation that they need.
         dropped_turn,
         /// Receives that failed for another reason than that nothing waited.

@@ -1,7 +1,7 @@
 // Browsers that allow relayed candidates only, and networks that let out little: the bridge's own TURN relay.
 
 import { expectEveryoneMeets } from '../harness/person.ts';
-import { relayOnly, ways } from '../harness/relay.ts';
+import { relayOnly, watchWays, ways } from '../harness/relay.ts';
 import { expect, test } from '../harness/test.ts';
 
 for (const transport of ['udp', 'tcp']) {
@@ -19,3 +19,17 @@ for (const transport of ['udp', 'tcp']) {
     await ana.expectHears([carlos], [ana, carlos]);
   });
 }
+
+test('a browser that remembers the relay goes without where there is a direct way', async ({
+  seat,
+  link,
+}) => {
+  const [ana, berta] = [await seat(), await seat()];
+  await ana.page.addInitScript(watchWays);
+  await ana.page.addInitScript(() => localStorage.setItem('asamblea-relay', '{"isNeeded":true}'));
+  for (const person of [ana, berta]) await person.join(link);
+  await expectEveryoneMeets([ana, berta]);
+  const kinds = (await ways(ana)).map((way) => way.split(' ')[0]);
+  expect(kinds).not.toContain('relay');
+  expect(kinds).not.toHaveLength(0);
+});

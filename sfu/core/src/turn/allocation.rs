@@ -108,8 +108,8 @@ impl Allocation {
         let message = Message::parse(bytes).map_err(|_| None)?;
         let user = secret.authenticate(now.unix_s, client, &message).map_err(Some)?;
         let refuse = |code| Some(message.refuse(code).signed(&user.key));
-        if user.is_expired || message.method() != Method::Allocate {
-            return Err(Some(secret.challenge(now.unix_s, client, &message, 401)));
+        if message.method() != Method::Allocate {
+            return Err(None);
         }
         if message.unknown.is_some() {
             return Err(refuse(420));
@@ -151,6 +151,11 @@ impl Allocation {
     /// Under whose name it is counted.
     pub fn username(&self) -> &str {
         &self.username
+    }
+
+    /// Where its client is.
+    pub fn client(&self) -> SocketAddr {
+        self.client
     }
 
     /// The address that stands for it.

@@ -13,7 +13,7 @@ mod stream;
 
 pub use allocation::{Action, Allocation, LIFETIME, Now, PEERS_MAX, PERMISSION, Relayed, Route};
 pub use credentials::{Credentials, NONCE_MINUTES_MAX, REALM, TurnSecret};
-pub use ledger::{ALLOCATIONS_MAX, ALLOCATIONS_OF_ONE_MAX, Full, Ledger};
+pub use ledger::{ALLOCATIONS_MAX, ALLOCATIONS_OF_ADDRESS_MAX, ALLOCATIONS_OF_ONE_MAX, Full, Ledger};
 pub use message::{
     Channel, DATA_BYTES_MAX, MESSAGE_BYTES_MAX, Message, Method, Reply, is_turn, write_channel_data,
     write_data_indication,
@@ -51,14 +51,24 @@ pub enum Stranger {
 }
 
 impl TurnSecret {
-    /// Judges a message from someone without an allocation, with no state at all. `now_s` is in seconds since 1970.
-    pub fn greet(&self, now_s: u64, client: SocketAddr, bytes: &[u8]) -> Stranger {
+    /// Judges a message from an address without an allocation, and keeps nothing of it. `now_s` is in seconds since 1970;
+    /// `holds` says whether a user has an allocation elsewhere, and is asked if the credentials have expired: a call may
+    /// last longer than what began it, and change its network then.
+    pub fn greet(
+        &self,
+        now_s: u64,
+        client: SocketAddr,
+        bytes: &[u8],
+        holds: impl FnOnce(&str) -> bool,
+    ) -> Stranger {
         let Ok(message) = Message::parse(bytes) else { return Stranger::Drop(TurnDrop::Malformed) };
         if !message.method().is_request() {
             return Stranger::Drop(TurnDrop::NoAllocation);
         }
         let answer = match self.authenticate(now_s, client, &message) {
-            Ok(user) if message.method() == Method::Allocate && !user.is_expired => return Stranger::Admit,
+            Ok(user) if message.method() == Method::Allocate && (!user.is_expired || holds(user.name)) => {
+                return Stranger::Admit;
+            }
             // A relay that was started again does not know what it had allocated.
             Ok(user) if message.method() != Method::Allocate => message.refuse(437).signed(&user.key),
             Ok(_) => self.challenge(now_s, client, &message, 401),

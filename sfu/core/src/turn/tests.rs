@@ -20,6 +20,11 @@ fn secret() -> TurnSecret {
     TurnSecret::new([9; 32])
 }
 
+/// Of someone who holds nothing.
+fn greet(secret: &TurnSecret, now_s: u64, from: SocketAddr, bytes: &[u8]) -> Stranger {
+    secret.greet(now_s, from, bytes, |_| false)
+}
+
 fn client() -> SocketAddr {
     "192.0.2.44:50000".parse().unwrap()
 }
@@ -55,7 +60,7 @@ impl Client {
 
     fn with(secret: &TurnSecret, user: Credentials) -> Self {
         let first = Builder::new(ALLOCATE, 1).with(0x0019, &UDP).build();
-        let Stranger::Answer(reply) = secret.greet(UNIX_S, client(), &first) else { panic!("a challenge") };
+        let Stranger::Answer(reply) = greet(secret, UNIX_S, client(), &first) else { panic!("a challenge") };
         assert_eq!(reply.refusal(), Some(401));
         let key = long_term_key(&user.username, &user.password);
         Self { user, key, nonce: attribute_of(&reply, 0x0015).unwrap(), transaction: 1 }
@@ -130,7 +135,7 @@ fn who_proves_the_password_and_the_address_is_admitted() {
     let secret = secret();
     let mut client_ = Client::new(&secret);
     let request = client_.allocate();
-    assert_eq!(secret.greet(UNIX_S, client(), &request), Stranger::Admit);
+    assert_eq!(greet(&secret, UNIX_S, client(), &request), Stranger::Admit);
     let now = Now { at: Instant::now(), unix_s: UNIX_S };
     let (allocation, reply) = begin(now, &secret, &request).expect("granted");
     assert_eq!(allocation.username(), client_.user.username);
@@ -147,22 +152,22 @@ fn who_proves_the_password_and_the_address_is_admitted() {
 fn the_answer_to_a_stranger_is_smaller_than_two_requests_and_there_is_none_to_less() {
     let secret = secret();
     let request = Builder::new(ALLOCATE, 1).with(0x0019, &UDP).build();
-    let Stranger::Answer(reply) = secret.greet(UNIX_S, client(), &request) else { panic!("a challenge") };
+    let Stranger::Answer(reply) = greet(&secret, UNIX_S, client(), &request) else { panic!("a challenge") };
     assert!(reply.len() < 2 * request.len(), "{} to {}", reply.len(), request.len());
     for kind in [ALLOCATE, REFRESH, PERMIT, BIND] {
         let bare = Builder::new(kind, 1).build();
-        assert_eq!(secret.greet(UNIX_S, client(), &bare), Stranger::Drop(TurnDrop::TooShort));
+        assert_eq!(greet(&secret, UNIX_S, client(), &bare), Stranger::Drop(TurnDrop::TooShort));
     }
     let send = Builder::new(SEND, 1).peer(offered()[0]).with(0x0013, &[7; 500]).build();
     for silent in [send, channel_data(0x4000, &[7; 500])] {
-        assert_eq!(secret.greet(UNIX_S, client(), &silent), Stranger::Drop(TurnDrop::NoAllocation));
+        assert_eq!(greet(&secret, UNIX_S, client(), &silent), Stranger::Drop(TurnDrop::NoAllocation));
     }
 }
 
 #[test]
 fn forged_expired_borrowed_and_stale_credentials_are_refused() {
     let secret = secret();
-    let answer = |bytes: &[u8], from: SocketAddr, at: u64| match secret.greet(at, from, bytes) {
+    let answer = |bytes: &[u8], from: SocketAddr, at: u64| match greet(&secret, at, from, bytes) {
         Stranger::Answer(reply) => reply.refusal().unwrap(),
         other => panic!("{other:?}"),
     };
@@ -178,13 +183,17 @@ fn forged_expired_borrowed_and_stale_credentials_are_refused() {
     let expired = secret.credentials(UNIX_S, b"a token");
     assert_eq!(answer(&Client::with(&secret, expired).allocate(), client(), UNIX_S), 401);
 
+    // But who is in the relay may stay, on another network too.
+    let request = Client::with(&secret, secret.credentials(UNIX_S, b"a token")).allocate();
+    assert_eq!(secret.greet(UNIX_S, client(), &request, |_| true), Stranger::Admit);
+
     let request = Client::with(&secret, genuine.clone()).allocate();
     for elsewhere in ["192.0.2.44:50001", "192.0.2.45:50000", "[::ffff:192.0.2.44]:50000"] {
         assert_eq!(answer(&request, elsewhere.parse().unwrap(), UNIX_S), 438, "{elsewhere}");
     }
     let minutes = u64::from(NONCE_MINUTES_MAX);
     let late = Client::with(&secret, secret.credentials(UNIX_S + 90_000, b"a token")).allocate();
-    assert_eq!(secret.greet(UNIX_S + 60 * (minutes - 1), client(), &late), Stranger::Admit);
+    assert_eq!(greet(&secret, UNIX_S + 60 * (minutes - 1), client(), &late), Stranger::Admit);
     assert_eq!(answer(&late, client(), UNIX_S + 60 * (minutes + 1)), 438);
 }
 
@@ -202,7 +211,7 @@ fn a_request_without_an_allocation_is_a_mismatch() {
     let mut client_ = Client::new(&secret);
     for kind in [REFRESH, PERMIT, BIND] {
         let request = client_.request(kind, |it| it.peer(offered()[0]));
-        let Stranger::Answer(reply) = secret.greet(UNIX_S, client(), &request) else { panic!("an answer") };
+        let Stranger::Answer(reply) = greet(&secret, UNIX_S, client(), &request) else { panic!("an answer") };
         assert_eq!(reply.refusal(), Some(437));
         assert!(client_.key.has_signed(&reply, reply.len() - 24));
     }
@@ -258,7 +267,7 @@ fn an_allocation_is_refreshed_and_ended_by_its_owner_alone() {
     scene.later(Duration::from_secs(20 * 3_600));
     assert_eq!(scene.asks(REFRESH, |it| it), 438);
     let challenge = Builder::new(ALLOCATE, 1).with(0x0019, &UDP).build();
-    let Stranger::Answer(reply) = scene.secret.greet(scene.now.unix_s, client(), &challenge) else {
+    let Stranger::Answer(reply) = greet(&scene.secret, scene.now.unix_s, client(), &challenge) else {
         panic!()
     };
     scene.client.nonce = attribute_of(&reply, 0x0015).unwrap();
@@ -440,7 +449,7 @@ proptest! {
             bytes[2..4].copy_from_slice(&length.to_be_bytes());
         }
         let mut scene = Scene::new();
-        prop_assert_ne!(scene.secret.greet(UNIX_S, client(), &bytes), Stranger::Admit);
+        prop_assert_ne!(greet(&scene.secret, UNIX_S, client(), &bytes), Stranger::Admit);
         let action = scene.allocation.handle(scene.now, &scene.secret, &bytes);
         prop_assert!(!matches!(action, Action::Relay { .. } | Action::End(_)), "{:?}", action);
     }

@@ -67,9 +67,10 @@ impl TurnServer {
         self.secret.credentials(unix_s(until), bound_to)
     }
 
-    /// Judges a message from someone without an allocation; see [`TurnSecret::greet`].
+    /// Judges a message from an address without an allocation; see [`TurnSecret::greet`].
     pub fn greet(&self, client: SocketAddr, message: &[u8]) -> Stranger {
-        self.secret.greet(unix_s(SystemTime::now()), client, message)
+        let holds = |username: &str| locked(&self.ledger).holds(username);
+        self.secret.greet(unix_s(SystemTime::now()), client, message, holds)
     }
 
     /// Makes the allocation that an admitted message asks for. `client` is where it came from, `wire` the way back to
@@ -87,7 +88,7 @@ impl TurnServer {
         let ports = u64::from(u16::MAX - PORT_MIN) + 1;
         let port = PORT_MIN + (self.begun.load(Relaxed) % ports) as u16;
         let relayed = Relayed { offered: &offered, port };
-        let take = |username: &str| locked(&self.ledger).take(username);
+        let take = |username: &str| locked(&self.ledger).take(username, client.ip());
         let (allocation, reply) = Allocation::begin(now(), &self.secret, client, message, relayed, take)
             .inspect_err(|_| {
                 self.refused.fetch_add(1, Relaxed);
@@ -239,7 +240,7 @@ impl<W: Wire> TurnClient<W> {
 
 impl<W> Drop for TurnClient<W> {
     fn drop(&mut self) {
-        locked(&self.server.ledger).give_back(self.allocation.username());
+        locked(&self.server.ledger).give_back(self.allocation.username(), self.allocation.client().ip());
         for leg in &self.legs {
             leg.shared.is_client_gone.store(true, Relaxed);
         }
