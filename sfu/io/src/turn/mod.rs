@@ -179,7 +179,9 @@ impl<W: Wire> TurnClient<W> {
                     server.refused.fetch_add(1, Relaxed);
                 }
                 self.wire.answer(&reply);
-                self.renew_routes();
+                for leg in &self.legs {
+                    self.renew_route(leg.peer, &leg.shared);
+                }
             }
             Action::End(reply) => {
                 self.wire.answer(&reply);
@@ -208,6 +210,8 @@ impl<W: Wire> TurnClient<W> {
         }
         // The first of a path, or of another one after a path has ended: it has to be a check.
         let shared = Arc::new(Shared::default());
+        // Before the shard has it: the check is answered at once.
+        self.renew_route(peer, &shared);
         let outlet = Outlet {
             server: Arc::clone(server),
             peer,
@@ -222,19 +226,15 @@ impl<W: Wire> TurnClient<W> {
         let relayed = self.allocation.relayed();
         if let Some(inlet) = server.admission.admit(relayed, datagram, Box::new(outlet)) {
             self.legs.push(Leg { peer, inlet, shared });
-            self.renew_routes();
         }
     }
 
     /// Tells the other direction what a request may have changed.
-    fn renew_routes(&self) {
-        let at = Instant::now();
-        for Leg { peer, shared, .. } in &self.legs {
-            let route = self.allocation.route(*peer, at);
-            let channel = route.and_then(|route| route.channel).map_or(0, Channel::number);
-            shared.channel.store(channel, Relaxed);
-            shared.until_ms.store(route.map_or(0, |route| self.server.ms(route.until)), Relaxed);
-        }
+    fn renew_route(&self, peer: SocketAddr, shared: &Shared) {
+        let route = self.allocation.route(peer, Instant::now());
+        let channel = route.and_then(|route| route.channel).map_or(0, Channel::number);
+        shared.channel.store(channel, Relaxed);
+        shared.until_ms.store(route.map_or(0, |route| self.server.ms(route.until)), Relaxed);
     }
 }
 
@@ -302,3 +302,6 @@ fn unix_s(time: SystemTime) -> u64 {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
