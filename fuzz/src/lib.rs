@@ -5,10 +5,12 @@
 //! mutations of them (`tests/corpora.rs`). Nothing here measures time or keeps state between two inputs.
 
 mod media;
+mod relay;
 mod text;
 mod transport;
 
 pub use media::{red, rtcp, rtp, vp8};
+pub use relay::{turn, turn_stream};
 pub use text::{protocol, sdp};
 pub use transport::{dtls_prefilter, stun};
 
@@ -16,9 +18,11 @@ pub use transport::{dtls_prefilter, stun};
 pub type Target = fn(&[u8]);
 
 /// All targets by the names of their corpora.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("stun", stun),
     ("dtls_prefilter", dtls_prefilter),
+    ("turn", turn),
+    ("turn_stream", turn_stream),
     ("rtp", rtp),
     ("rtcp", rtcp),
     ("vp8", vp8),

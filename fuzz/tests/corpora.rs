@@ -21,6 +21,16 @@ fn dtls_prefilter() {
 }
 
 #[test]
+fn turn() {
+    replay("turn");
+}
+
+#[test]
+fn turn_stream() {
+    replay("turn_stream");
+}
+
+#[test]
 fn rtp() {
     replay("rtp");
 }
@@ -56,11 +66,19 @@ fn recorded_files_get_through() {
     use asamblea_sfu_core::negotiate::Offer;
     use asamblea_sfu_core::transport::dtls_prefilter::Prefilter;
     use asamblea_sfu_core::transport::ice::{NodeSecret, authenticate_check};
+    use asamblea_sfu_core::turn::{Stranger, TurnSecret};
 
     let read = |name: &str| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
         std::fs::read(folder.join(name)).expect("it is committed")
     };
+    let behind_length = |name: &str| read(name)[2..].to_vec();
+    let greet = |message: &[u8]| {
+        TurnSecret::new([7; 32]).greet(1_795_000_000, ([192, 0, 2, 44], 50_000).into(), message, |_| false)
+    };
+    for name in ["allocate", "allocate-fingerprint", "ipv6", "tcp-transport"] {
+        assert_eq!(greet(&behind_length(&format!("turn/{name}"))), Stranger::Admit, "{name}");
+    }
     for browser in ["firefox", "chromium"] {
         let check = read(&format!("stun/{browser}-check-0"));
         authenticate_check(&NodeSecret::new([7; 32]), &check).expect("recorded with this secret");

@@ -32,6 +32,8 @@ const HEADER: &str = "eyJhbGciOiJIUzI1NiJ9";
 /// Signs and verifies tokens.
 pub struct Signer {
     key: hmac::Key,
+    /// See [`Signer::turn_secret`].
+    turn_secret: [u8; 32],
     /// Names this life of the server among all that share the secret; random.
     life: u64,
 }
@@ -98,7 +100,15 @@ impl Signer {
     /// # Errors
     /// When the operating system gives no random bytes.
     pub fn new(secret: &[u8]) -> Result<Self, getrandom::Error> {
-        Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret), life: getrandom::u64()? })
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        // No token is signed over this.
+        let turn_secret = hmac::sign(&key, b"turn").as_ref().try_into().expect("SHA-256 has 32 bytes");
+        Ok(Self { key, turn_secret, life: getrandom::u64()? })
+    }
+
+    /// What the credentials of the TURN relay are derived from: the same for all lives that share the secret.
+    pub fn turn_secret(&self) -> [u8; 32] {
+        self.turn_secret
     }
 
     /// A join token good for [`JOIN_TOKEN`] from `now`.

@@ -10,6 +10,7 @@ use crate::registry::{MEETINGS_MAX, Registry, Service};
 use crate::state;
 use crate::tls::{self, CONNECTIONS_MAX, Gate};
 use asamblea_sfu_io::batch;
+use asamblea_sfu_io::turn::TurnServer;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -78,9 +79,18 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) signer: Arc<Signer>,
     pub(crate) tokens: TokenLimit,
+    /// None without a media plane that has one.
+    pub(crate) relay: Option<Relay>,
     pub(crate) timing: Timing,
     /// One permit for each WebSocket that lives.
     pub(crate) places: Arc<Semaphore>,
+}
+
+/// The TURN relay as people are told of it.
+pub(crate) struct Relay {
+    pub(crate) server: Arc<TurnServer>,
+    /// Whether there is a certificate that browsers may take for TURN over TLS.
+    pub(crate) has_certificate: bool,
 }
 
 /// A bridge that runs.
@@ -108,7 +118,10 @@ impl Bridge {
     /// # Errors
     /// [`StartError`]
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, media::start).await
+        let signer = Arc::new(signer(&config)?);
+        let secret = signer.turn_secret();
+        Self::start_signing(config, signer, |config, port, sink| media::start(config, secret, port, sink))
+            .await
     }
 
     /// Starts the bridge with another media plane: `plane` is told the configuration, the port and where its events
@@ -121,6 +134,14 @@ impl Bridge {
         plane: impl Fn(&Config, u16, EventSink) -> Result<Arc<dyn MediaPlane>, StartError>,
     ) -> Result<Self, StartError> {
         let signer = Arc::new(signer(&config)?);
+        Self::start_signing(config, signer, plane).await
+    }
+
+    async fn start_signing(
+        config: Config,
+        signer: Arc<Signer>,
+        plane: impl Fn(&Config, u16, EventSink) -> Result<Arc<dyn MediaPlane>, StartError>,
+    ) -> Result<Self, StartError> {
         let network = network_addresses(&config);
         let tls = match (&config.tls_cert, &config.tls_key) {
             (Some(certificate), Some(key)) => certificate::from_files(certificate, key),
@@ -141,6 +162,7 @@ impl Bridge {
             registry,
             signer,
             tokens: TokenLimit::new(),
+            relay: plane.turn().map(|server| Relay { server, has_certificate: config.tls_cert.is_some() }),
             timing: config.timing,
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         });

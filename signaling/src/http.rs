@@ -1,12 +1,14 @@
 //! The HTTP face: the API, the WebSocket's door, the embedded client, and the headers that keep browsers safe.
 //! Keeps nothing about anyone: addresses live in memory only, as keyed hashes, for the rate limit.
 
+use crate::auth::JOIN_TOKEN;
 use crate::bridge::Shared;
-use crate::protocol::{FRAME_BYTES_MAX, TokenResponse};
+use crate::protocol::{FRAME_BYTES_MAX, RelayCredentials, TokenResponse};
 use crate::registry::MeetingName;
 use crate::room::Role;
 use crate::tls::Gate;
 use crate::ws;
+use asamblea_sfu_io::turn::Credentials;
 use axum::extract::connect_info::Connected;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{ConnectInfo, Path, Request, State};
@@ -169,8 +171,13 @@ async fn token(
         Ok(name) => name,
         Err(why) => return refusal(StatusCode::BAD_REQUEST, "invalid_name", &why),
     };
-    let token = shared.signer.join(SystemTime::now(), name.as_str(), Role::Member);
-    Json(TokenResponse { meeting: name.as_str().to_owned(), token, relay: None }).into_response()
+    let now = SystemTime::now();
+    let token = shared.signer.join(now, name.as_str(), Role::Member);
+    let relay = shared.relay.as_ref().map(|relay| {
+        let Credentials { username, password } = relay.server.credentials(now + JOIN_TOKEN, token.as_bytes());
+        RelayCredentials { username, credential: password, tls: relay.has_certificate }
+    });
+    Json(TokenResponse { meeting: name.as_str().to_owned(), token, relay }).into_response()
 }
 
 async fn socket(

@@ -22,6 +22,7 @@ pub mod state;
 pub mod stream;
 pub mod telemetry;
 pub mod tls;
+mod turn;
 pub mod ws;
 
 pub use bridge::{Bridge, StartError};

@@ -7,6 +7,7 @@ use asamblea_seam::{Command, Event, PeerId};
 use asamblea_sfu_io::carrier::{Carrier, Inlet};
 use asamblea_sfu_io::plane;
 use asamblea_sfu_io::port::PortError;
+use asamblea_sfu_io::turn::TurnServer;
 use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,11 @@ pub trait MediaPlane: Send + Sync + 'static {
         None
     }
 
+    /// The relay that goes with it, if it has one.
+    fn turn(&self) -> Option<Arc<TurnServer>> {
+        None
+    }
+
     /// Ends it; returns when its port is free. Commands after it do nothing.
     fn stop(&self);
 }
@@ -47,19 +53,29 @@ impl MediaPlane for plane::MediaPlane {
         plane::MediaPlane::carry(self, address, first, carrier)
     }
 
+    fn turn(&self) -> Option<Arc<TurnServer>> {
+        Some(Arc::clone(plane::MediaPlane::turn(self)))
+    }
+
     fn stop(&self) {
         plane::MediaPlane::stop(self);
     }
 }
 
 /// Starts the media plane of this process on the port that signaling has taken.
-pub(crate) fn start(config: &Config, port: u16, sink: EventSink) -> Result<Arc<dyn MediaPlane>, StartError> {
+pub(crate) fn start(
+    config: &Config,
+    turn_secret: [u8; 32],
+    port: u16,
+    sink: EventSink,
+) -> Result<Arc<dyn MediaPlane>, StartError> {
     let plane = plane::MediaPlane::start(plane::Config {
         bind: SocketAddr::new(config.bind.unwrap_or(Ipv6Addr::UNSPECIFIED.into()), port),
         public_addresses: config.public_address.clone(),
         shards: config.shards.map_or(0, usize::from),
         take_over: config.take_over,
         pad_runs: config.pad_runs,
+        turn_secret,
         events: Box::new(move |event| sink(event)),
     });
     match plane {

@@ -301,8 +301,8 @@ pub struct TokenResponse {
     pub meeting: String,
     /// The join token: signed, good for a few minutes, for this meeting only.
     pub token: String,
-    /// How to reach the bridge's own TURN relay (RFC 8656), at the host and port of the page, over UDP, TCP and, on
-    /// an `https` page, TLS. Missing where the bridge has none.
+    /// How to reach the bridge's own TURN relay (RFC 8656), at the host and port of the page, over UDP, TCP and perhaps
+    /// TLS. Missing where the bridge has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[ts(optional)]
     pub relay: Option<RelayCredentials>,
@@ -316,6 +316,8 @@ pub struct RelayCredentials {
     pub username: String,
     /// The TURN password.
     pub credential: String,
+    /// Whether TLS is worth trying too: browsers refuse a certificate that the bridge made for itself.
+    pub tls: bool,
 }
 
 #[cfg(test)]

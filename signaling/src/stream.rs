@@ -11,9 +11,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -50,7 +49,20 @@ pub async fn read_frame<'a>(
     stream: &mut (impl AsyncRead + Unpin),
     room: &'a mut [u8; FRAME_BYTES_MAX],
 ) -> io::Result<&'a [u8]> {
-    let length = usize::from(stream.read_u16().await?);
+    let length = stream.read_u16().await?;
+    read_rest(stream, length, room).await
+}
+
+/// Reads what follows a frame's length.
+///
+/// # Errors
+/// As [`read_frame`].
+pub async fn read_rest<'a>(
+    stream: &mut (impl AsyncRead + Unpin),
+    length: u16,
+    room: &'a mut [u8; FRAME_BYTES_MAX],
+) -> io::Result<&'a [u8]> {
+    let length = usize::from(length);
     if length == 0 || length > FRAME_BYTES_MAX {
         return Err(io::ErrorKind::InvalidData.into());
     }
@@ -60,17 +72,15 @@ pub async fn read_frame<'a>(
 
 /// Carries the datagrams of a stream whose first frame was read, until either side ends it.
 pub async fn carry(tcp: TcpStream, first: &[u8], remote: SocketAddr, plane: Arc<dyn MediaPlane>) {
-    let _ = socket2::SockRef::from(&tcp).set_tcp_notsent_lowat(UNSENT_BYTES); // without it, only later losses
-    let (queue, waiting) = mpsc::channel(QUEUE_DATAGRAMS_MAX);
-    let shared = Arc::new(Queued::default());
-    let outlet = Outlet { queue, queued: Arc::clone(&shared) };
+    hold_little(&tcp);
+    let (queue, waiting) = queue();
     // As the peer would name itself: behind a socket of both families it is seen as a mapped IPv6 address.
     let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-    let Some(inlet) = plane.carry(remote, first, Box::new(outlet)) else { return };
+    let Some(inlet) = plane.carry(remote, first, Box::new(Outlet { queue })) else { return };
     let (read, write) = tcp.into_split();
     tokio::select! {
         _ = take_in(BufReader::new(read), inlet) => {}
-        _ = put_out(write, waiting, &shared) => {}
+        _ = put_out(write, waiting) => {}
     }
 }
 
@@ -81,20 +91,22 @@ async fn take_in(mut stream: impl AsyncRead + Unpin, inlet: Inlet) -> io::Result
     }
 }
 
-async fn put_out(
-    mut stream: OwnedWriteHalf,
-    mut waiting: mpsc::Receiver<(Instant, Vec<u8>)>,
-    queued: &Queued,
-) -> io::Result<()> {
-    while let Some((since, frame)) = waiting.recv().await {
-        queued.bytes.fetch_sub(frame.len(), Relaxed);
-        if since.elapsed() > LATE {
-            queued.late.fetch_add(1, Relaxed);
-            continue;
-        }
-        timeout(SILENT, stream.write_all(&frame)).await??;
-    }
-    Ok(())
+/// Has the kernel hold little of what is written, so that what waits can be dropped.
+pub(crate) fn hold_little(tcp: &TcpStream) {
+    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_BYTES); // without it, only later losses
+}
+
+/// What waits to be written to a stream.
+pub(crate) struct Waiting {
+    queue: mpsc::Receiver<(Option<Instant>, Vec<u8>)>,
+    queued: Arc<Queued>,
+}
+
+/// Where it is put; bounded in number and in bytes.
+#[derive(Clone)]
+pub(crate) struct Queue {
+    queue: mpsc::Sender<(Option<Instant>, Vec<u8>)>,
+    queued: Arc<Queued>,
 }
 
 #[derive(Default)]
@@ -103,25 +115,34 @@ struct Queued {
     late: AtomicU64,
 }
 
-struct Outlet {
-    queue: mpsc::Sender<(Instant, Vec<u8>)>,
-    queued: Arc<Queued>,
+pub(crate) fn queue() -> (Queue, Waiting) {
+    let (sender, receiver) = mpsc::channel(QUEUE_DATAGRAMS_MAX);
+    let queued = Arc::new(Queued::default());
+    (Queue { queue: sender, queued: Arc::clone(&queued) }, Waiting { queue: receiver, queued })
 }
 
-impl Carrier for Outlet {
-    fn send(&mut self, datagram: &[u8]) -> Carriage {
-        let Ok(length) = u16::try_from(datagram.len()) else { return Carriage::Full };
-        let frame = [&length.to_be_bytes(), datagram].concat();
-        let bytes = frame.len();
-        if self.queued.bytes.load(Relaxed) + bytes > QUEUE_BYTES_MAX {
+impl Queue {
+    /// Puts media in, which grows late.
+    pub(crate) fn put(&self, bytes: Vec<u8>) -> Carriage {
+        if self.queued.bytes.load(Relaxed) + bytes.len() > QUEUE_BYTES_MAX {
             return Carriage::Full;
         }
+        self.put_any(Some(Instant::now()), bytes)
+    }
+
+    /// Puts an answer in, which is awaited however late it is.
+    pub(crate) fn put_answer(&self, bytes: Vec<u8>) -> Carriage {
+        self.put_any(None, bytes)
+    }
+
+    fn put_any(&self, since: Option<Instant>, bytes: Vec<u8>) -> Carriage {
+        let length = bytes.len();
         // Before it can be taken out.
-        self.queued.bytes.fetch_add(bytes, Relaxed);
-        match self.queue.try_send((Instant::now(), frame)) {
+        self.queued.bytes.fetch_add(length, Relaxed);
+        match self.queue.try_send((since, bytes)) {
             Ok(()) => Carriage::Taken,
             Err(error) => {
-                self.queued.bytes.fetch_sub(bytes, Relaxed);
+                self.queued.bytes.fetch_sub(length, Relaxed);
                 match error {
                     mpsc::error::TrySendError::Full(_) => Carriage::Full,
                     mpsc::error::TrySendError::Closed(_) => Carriage::Gone,
@@ -130,8 +151,43 @@ impl Carrier for Outlet {
         }
     }
 
-    fn take_late(&mut self) -> u64 {
+    pub(crate) fn take_late(&self) -> u64 {
         self.queued.late.swap(0, Relaxed)
+    }
+}
+
+/// Writes what waits until nobody puts anything in any more, or the stream takes nothing.
+pub(crate) async fn put_out(
+    mut stream: impl AsyncWrite + Unpin,
+    Waiting { mut queue, queued }: Waiting,
+) -> io::Result<()> {
+    while let Some((since, bytes)) = queue.recv().await {
+        queued.bytes.fetch_sub(bytes.len(), Relaxed);
+        if since.is_some_and(|since| since.elapsed() > LATE) {
+            queued.late.fetch_add(1, Relaxed);
+            continue;
+        }
+        timeout(SILENT, async {
+            stream.write_all(&bytes).await?;
+            stream.flush().await
+        })
+        .await??;
+    }
+    Ok(())
+}
+
+struct Outlet {
+    queue: Queue,
+}
+
+impl Carrier for Outlet {
+    fn send(&mut self, datagram: &[u8]) -> Carriage {
+        let Ok(length) = u16::try_from(datagram.len()) else { return Carriage::Full };
+        self.queue.put([&length.to_be_bytes(), datagram].concat())
+    }
+
+    fn take_late(&mut self) -> u64 {
+        self.queue.take_late()
     }
 }
 
@@ -163,10 +219,10 @@ mod tests {
 
     #[test]
     fn a_queue_that_nobody_empties_stays_within_its_bytes() {
-        let (queue, _waiting) = mpsc::channel(QUEUE_DATAGRAMS_MAX);
-        let mut outlet = Outlet { queue, queued: Arc::default() };
+        let (queue, _waiting) = queue();
+        let mut outlet = Outlet { queue };
         let taken = (0..1_000).filter(|_| outlet.send(&[0; 1_200]) == Carriage::Taken).count();
         assert_eq!(taken, QUEUE_BYTES_MAX / 1_202);
-        assert_eq!(outlet.queued.bytes.load(Relaxed), taken * 1_202);
+        assert_eq!(outlet.queue.queued.bytes.load(Relaxed), taken * 1_202);
     }
 }

@@ -1,10 +1,12 @@
-//! One TCP port for HTTP, HTTPS and media: the first byte of a connection tells them apart. Bounds how many
-//! connections there are and how long one may be silent; never looks at what is said on them.
+//! One TCP port for HTTP, HTTPS, media and the TURN relay, in clear or in TLS: the first bytes of a connection tell them
+//! apart, and the protocol that TLS agreed on. Bounds how many connections there are and how long one may be silent;
+//! never looks at what is said on them.
 
 use crate::certificate::{self, Certificate};
 use crate::http::Connection;
 use crate::media::MediaPlane;
 use crate::stream::{self, FRAME_BYTES_MAX};
+use crate::turn;
 use anyhow::Context as _;
 use rustls::ServerConfig;
 use std::io;
@@ -12,7 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -32,6 +34,9 @@ pub const IDLE: Duration = Duration::from_secs(60);
 
 /// First byte of a TLS record that carries a handshake (RFC 8446 section 5.1); no HTTP method starts with it.
 const TLS_HANDSHAKE: u8 = 0x16;
+
+/// TURN, as TLS names it (RFC 7443).
+pub const TURN_PROTOCOL: &[u8] = b"stun.turn";
 
 /// Accepts connections and hands them over once they are ready to be served.
 pub struct Gate {
@@ -96,6 +101,12 @@ async fn accept(
                             stream::carry(tcp, &first, remote, plane).await;
                             drop(place);
                         }
+                        Ok(Ok(Greeted::Turn { wire, head })) => {
+                            if let Some(server) = plane.turn() {
+                                turn::serve(wire, head, remote, server).await;
+                            }
+                            drop(place);
+                        }
                         Ok(Err(_)) | Err(_) => {}
                     }
                 });
@@ -114,6 +125,8 @@ enum Greeted {
     Served { wire: Wire, secure: bool },
     /// A stream of framed datagrams and the first of them.
     Framed { tcp: TcpStream, first: Vec<u8> },
+    /// A client of the relay and what was read of it already.
+    Turn { wire: Wire, head: Vec<u8> },
 }
 
 async fn greet(mut tcp: TcpStream, tls: TlsAcceptor) -> io::Result<Greeted> {
@@ -123,9 +136,23 @@ async fn greet(mut tcp: TcpStream, tls: TlsAcceptor) -> io::Result<Greeted> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     if first[0] == TLS_HANDSHAKE {
-        Ok(Greeted::Served { wire: Wire::Tls(Box::new(tls.accept(tcp).await?)), secure: true })
+        let mut tls = Box::new(tls.accept(tcp).await?);
+        let is_turn = match tls.get_ref().1.alpn_protocol() {
+            Some(protocol) => protocol == TURN_PROTOCOL,
+            // Browsers name none for TURN. No HTTP method begins with what is first in STUN.
+            None => matches!(tls.fill_buf().await?, [0, ..]),
+        };
+        let wire = Wire::Tls(tls);
+        Ok(match is_turn {
+            true => Greeted::Turn { wire, head: Vec::new() },
+            false => Greeted::Served { wire, secure: true },
+        })
     } else if stream::is_framed(first[0]) {
-        let first = stream::read_frame(&mut tcp, &mut [0; FRAME_BYTES_MAX]).await?.to_vec();
+        let length = tcp.read_u16().await?;
+        if length == turn::ALLOCATE {
+            return Ok(Greeted::Turn { wire: Wire::Plain(tcp), head: length.to_be_bytes().to_vec() });
+        }
+        let first = stream::read_rest(&mut tcp, length, &mut [0; FRAME_BYTES_MAX]).await?.to_vec();
         Ok(Greeted::Framed { tcp, first })
     } else {
         Ok(Greeted::Served { wire: Wire::Plain(tcp), secure: false })
@@ -139,14 +166,24 @@ pub struct Stream {
     _place: OwnedSemaphorePermit,
 }
 
-enum Wire {
+pub(crate) enum Wire {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl Wire {
+    /// The connection below, whatever protects it.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
 macro_rules! on_wire {
     ($self:ident, $wire:ident => $call:expr) => {
-        match &mut $self.get_mut().wire {
+        match $self.get_mut() {
             Wire::Plain(tcp) => {
                 let $wire = Pin::new(tcp);
                 $call
@@ -159,26 +196,13 @@ macro_rules! on_wire {
     };
 }
 
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let stream = &mut *self;
-        let read = match &mut stream.wire {
-            Wire::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Wire::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
-        };
-        if read.is_ready() {
-            stream.idle.as_mut().reset(Instant::now() + IDLE);
-            return read;
-        }
-        stream.idle.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        on_wire!(self, wire => wire.poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         on_wire!(self, wire => wire.poll_write(cx, buf))
     }
@@ -189,6 +213,36 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         on_wire!(self, wire => wire.poll_shutdown(cx))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let stream = &mut *self;
+        let read = Pin::new(&mut stream.wire).poll_read(cx, buf);
+        if read.is_ready() {
+            stream.idle.as_mut().reset(Instant::now() + IDLE);
+            return read;
+        }
+        stream.idle.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().wire).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().wire).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().wire).poll_shutdown(cx)
     }
 }
 
@@ -203,6 +257,6 @@ pub fn server_config(certificate: Certificate) -> anyhow::Result<Arc<ServerConfi
         .with_single_cert(certificate.chain, certificate.key)
         .context("the certificate and the key do not go together")?;
     // WebSockets travel over HTTP/1.1 here.
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), TURN_PROTOCOL.to_vec()];
     Ok(Arc::new(config))
 }

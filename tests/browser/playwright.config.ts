@@ -2,7 +2,7 @@ import { defineConfig } from '@playwright/test';
 import type { BrowserName } from './harness/browsers.ts';
 
 /** Files that start their own browsers: once, not for each cast. */
-const OWN = ['oracle.spec.ts', 'hidden.spec.ts'];
+const OWN = ['oracle.spec.ts', 'hidden.spec.ts', 'walled.spec.ts'];
 
 export default defineConfig<object, { cast: BrowserName[] }>({
   testDir: 'specs',

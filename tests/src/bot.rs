@@ -5,6 +5,7 @@
 //! it gets.
 
 use crate::peer::{Peer, PeerEvent, Received};
+use crate::turn::{RelayCredentials, Relayed, Way};
 use asamblea_seam::UpKind;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -63,6 +64,8 @@ pub struct BotConfig {
     pub height_px: u16,
     /// Whether its media travels over TCP (RFC 6544), UDP being blocked.
     pub over_tcp: bool,
+    /// How its media reaches the bridge's relay (RFC 8656), if it goes through that.
+    pub relayed: Option<Way>,
     /// Whether it shakes hands once a path is there; one that does not never has media.
     pub shakes_hands: bool,
     /// Whether it comes back when its socket ends: after a fault, and when the bridge moves.
@@ -82,6 +85,7 @@ impl BotConfig {
             slots: (3, 4),
             height_px: 720,
             over_tcp: false,
+            relayed: None,
             shakes_hands: true,
             returns: false,
         }
@@ -288,6 +292,8 @@ enum Wire {
         write: OwnedWriteHalf,
         inbox: mpsc::Receiver<Vec<u8>>,
     },
+    /// Through an allocation of the bridge's relay.
+    Relayed(Box<Relayed>),
 }
 
 impl Wire {
@@ -312,6 +318,7 @@ impl Wire {
         match self {
             Self::Udp(udp) => udp.local_addr(),
             Self::Stream { local, .. } => Ok(*local),
+            Self::Relayed(relayed) => Ok(relayed.relayed()),
         }
     }
 
@@ -327,6 +334,7 @@ impl Wire {
                 Some(_) => Err(std::io::ErrorKind::InvalidData.into()),
                 None => std::future::pending().await,
             },
+            Self::Relayed(relayed) => relayed.receive(buffer).await,
         }
     }
 
@@ -338,6 +346,7 @@ impl Wire {
                 write.write_all(&[&length, datagram].concat()).await
             }
             Self::Stream { .. } => Err(std::io::ErrorKind::AddrNotAvailable.into()),
+            Self::Relayed(relayed) => relayed.send(datagram, to).map_err(std::io::Error::other),
         }
     }
 }
@@ -379,9 +388,13 @@ struct Line {
 
 impl Line {
     async fn new(config: &BotConfig) -> anyhow::Result<Self> {
-        let wire = match config.over_tcp {
-            false => Wire::Udp(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?),
-            true => Wire::stream(config.port).await?,
+        let wire = match (config.relayed, config.over_tcp) {
+            (Some(way), _) => {
+                let credentials = relay_credentials(config.port, &config.meeting).await?;
+                Wire::Relayed(Box::new(Relayed::allocate(config.port, way, credentials).await?))
+            }
+            (None, false) => Wire::Udp(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?),
+            (None, true) => Wire::stream(config.port).await?,
         };
         let peer = Peer::new(Instant::now(), config.number, wire.local()?);
         Ok(Self { peer, wire, is_up: false, needs_key: [true; 3] })
@@ -796,6 +809,24 @@ pub async fn connect(port: u16) -> anyhow::Result<Socket> {
 /// # Errors
 /// What the network or the bridge said instead.
 pub async fn token(port: u16, meeting: &str) -> anyhow::Result<String> {
+    let body = ask_token(port, meeting).await?;
+    Ok(body["token"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Asks for credentials of the relay, which come with a token.
+///
+/// # Errors
+/// What the network or the bridge said instead.
+pub async fn relay_credentials(port: u16, meeting: &str) -> anyhow::Result<RelayCredentials> {
+    let body = ask_token(port, meeting).await?;
+    let text = |key: &str| body["relay"][key].as_str().map(str::to_owned);
+    match (text("username"), text("credential")) {
+        (Some(username), Some(password)) => Ok(RelayCredentials { username, password }),
+        _ => anyhow::bail!("the bridge has no relay"),
+    }
+}
+
+async fn ask_token(port: u16, meeting: &str) -> anyhow::Result<Value> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     let request = format!(
         "POST /api/meetings/{meeting}/token HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\
@@ -806,8 +837,7 @@ pub async fn token(port: u16, meeting: &str) -> anyhow::Result<String> {
     timeout(PATIENCE, stream.read_to_string(&mut response)).await??;
     let (head, body) = response.split_once("\r\n\r\n").ok_or_else(|| anyhow::anyhow!("no HTTP answer"))?;
     anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "no token: {head}");
-    let body: Value = serde_json::from_str(body)?;
-    Ok(body["token"].as_str().unwrap_or_default().to_owned())
+    Ok(serde_json::from_str(body)?)
 }
 
 async fn say(socket: &mut Socket, message: &Value) -> anyhow::Result<()> {

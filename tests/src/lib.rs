@@ -4,4 +4,5 @@ pub mod bot;
 pub mod netem;
 pub mod peer;
 pub mod stamp;
+pub mod turn;
 pub mod world;

@@ -30,4 +30,5 @@ pub mod rtp;
 pub mod shard;
 pub mod stats;
 pub mod transport;
+pub mod turn;
 pub mod up;

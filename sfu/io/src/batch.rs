@@ -219,6 +219,73 @@ pub fn send(socket: BorrowedFd<'_>, contents: &[u8], segment_bytes: Option<u16>)
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Sends one datagram on a socket that is not connected, from this of its addresses, without blocking.
+///
+/// # Errors
+/// What sendmsg(2) says: `WouldBlock` when the send buffer is full; an address that is not ours or no route.
+pub fn send_from(
+    socket: BorrowedFd<'_>,
+    contents: &[u8],
+    remote: SocketAddr,
+    local: Option<IpAddr>,
+) -> io::Result<()> {
+    let mut slice = libc::iovec { iov_base: contents.as_ptr().cast_mut().cast(), iov_len: contents.len() };
+    let name = socket2::SockAddr::from(remote);
+    let mut control = Control([0; CONTROL_BYTES]);
+    // SAFETY: msghdr is a plain C structure for which all-zero bytes are a valid value.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_name = name.as_ptr().cast_mut().cast();
+    message.msg_namelen = name.len();
+    message.msg_iov = &mut slice;
+    message.msg_iovlen = 1;
+    match local {
+        Some(IpAddr::V4(ip)) => {
+            let s_addr = u32::from_ne_bytes(ip.octets());
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr { s_addr },
+                ipi_addr: libc::in_addr { s_addr },
+            };
+            put_control(&mut message, &mut control, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+        }
+        Some(IpAddr::V6(ip)) => {
+            let ipi6_addr = libc::in6_addr { s6_addr: ip.octets() };
+            let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 };
+            put_control(&mut message, &mut control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+        }
+        None => {}
+    }
+    // SAFETY: `message` points to `name`, `slice`, `contents` and `control`, which all outlive the call; sendmsg only
+    // reads them.
+    let sent =
+        unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes `value` the one control message of `message`.
+fn put_control<T>(
+    message: &mut libc::msghdr,
+    control: &mut Control,
+    level: libc::c_int,
+    kind: libc::c_int,
+    value: T,
+) {
+    assert!(
+        mem::size_of::<T>() <= mem::size_of::<libc::in6_pktinfo>(),
+        "the control buffer is made for that"
+    );
+    message.msg_control = control.0.as_mut_ptr().cast();
+    // SAFETY: the control buffer is aligned, zeroed and larger than one message of an in6_pktinfo.
+    unsafe {
+        message.msg_controllen = libc::CMSG_SPACE(mem::size_of::<T>() as _) as _;
+        let header = libc::CMSG_FIRSTHDR(message);
+        (*header).cmsg_level = level;
+        (*header).cmsg_type = kind;
+        (*header).cmsg_len = libc::CMSG_LEN(mem::size_of::<T>() as _) as _;
+        ptr::write_unaligned(libc::CMSG_DATA(header).cast::<T>(), value);
+    }
+}
+
 /// Has the kernel coalesce datagrams of one sender into runs.
 ///
 /// # Errors

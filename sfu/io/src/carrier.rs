@@ -5,6 +5,7 @@
 //! counted, as a network would. Paths over UDP sockets pass none of this.
 
 use asamblea_sfu_core::transport::CarrierId;
+use asamblea_sfu_core::transport::ice::{self, NodeSecret};
 use mio::Waker;
 use std::fmt;
 use std::net::SocketAddr;
@@ -100,5 +101,43 @@ impl Inlet {
         if !self.sender.try_send(CarriedMail::Datagram { id: self.id, datagram: datagram.into(), place }) {
             self.dropped.fetch_add(1, Relaxed);
         }
+    }
+}
+
+/// The door for carriers: lets one in whose first datagram is an authentic check, to the shard that the check names.
+pub(crate) struct Admission {
+    secret: Arc<NodeSecret>,
+    shards: Vec<CarriedSender>,
+    begun: AtomicU64,
+    refused: AtomicU64,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Admission {
+    pub(crate) fn new(secret: Arc<NodeSecret>, shards: Vec<CarriedSender>) -> Self {
+        let (begun, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { secret, shards, begun, refused, dropped: Arc::default() }
+    }
+
+    /// Takes in a carrier, from any thread. Never waits. The carrier is dropped when its path has ended.
+    pub(crate) fn admit(
+        &self,
+        address: SocketAddr,
+        first: &[u8],
+        carrier: Box<dyn Carrier>,
+    ) -> Option<Inlet> {
+        let shard = ice::authenticate_check(&self.secret, first).ok();
+        let Some(sender) = shard.and_then(|check| self.shards.get(usize::from(check.shard))) else {
+            self.refused.fetch_add(1, Relaxed);
+            return None;
+        };
+        let id = CarrierId(self.begun.fetch_add(1, Relaxed));
+        let begin = CarriedMail::Begin { id, address, carrier, check: first.into() };
+        sender.try_send(begin).then(|| Inlet::new(id, sender.clone(), self.dropped.clone()))
+    }
+
+    /// First datagrams that were no authentic check, and datagrams for which there was no room.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.refused.load(Relaxed), self.dropped.load(Relaxed))
     }
 }

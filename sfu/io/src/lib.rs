@@ -10,3 +10,4 @@ pub mod plane;
 pub mod port;
 pub mod shard;
 pub mod stats;
+pub mod turn;

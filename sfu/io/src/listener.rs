@@ -1,22 +1,28 @@
 //! The doorkeeper of the port: what comes from an address that has no path yet.
 //!
 //! One thread receives in batches, has each datagram authenticated without keeping anything of it, and puts the
-//! authentic checks into the mailbox of the shard that they name. It never sends, never waits for a shard, and
-//! costs a flood one integrity check a datagram at most.
+//! authentic checks into the mailbox of the shard that they name. A client of the TURN relay is asked for credentials here,
+//! which is all that is ever sent to someone unknown, and goes to the relay's thread with them. It never waits, and costs
+//! a flood a few hashes a datagram at most.
 
-use crate::batch::Inbox;
+use crate::batch::{self, Inbox};
 use crate::shard::{CheckMail, CheckSender};
 use crate::stats::{ListenerCounters, ListenerStats};
+use crate::turn::{TurnMail, TurnSender, TurnServer};
 use asamblea_sfu_core::transport::ice::{self, NodeSecret};
 use asamblea_sfu_core::transport::stun::StunDrop;
+use asamblea_sfu_core::turn::{self, Stranger};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::Socket;
+use std::cell::Cell;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Datagrams taken in one receive: enough to make the call cheap beside the integrity checks.
 const BATCH_DATAGRAMS: usize = 32;
@@ -27,6 +33,10 @@ const DATAGRAM_BYTES_MAX: usize = 1_500;
 
 /// Batches taken from one socket before the other family has its turn.
 const BATCHES_PER_TURN: usize = 8;
+
+/// Answers to strangers in a second, all together: each thousand people's browsers ask a few times when they join. What
+/// this server can be made to send to others in someone's name stays below 3 Mbit/s.
+const ANSWERS_PER_SECOND_MAX: u32 = 5_000;
 
 const WAKE: Token = Token(usize::MAX);
 
@@ -45,6 +55,13 @@ impl Gate for Arc<NodeSecret> {
     }
 }
 
+/// Where clients of the relay are sent on.
+#[derive(Debug)]
+pub(crate) struct Strangers {
+    pub(crate) turn: Arc<TurnServer>,
+    pub(crate) sender: TurnSender,
+}
+
 /// The running thread.
 #[derive(Debug)]
 pub struct Listener {
@@ -59,7 +76,12 @@ impl Listener {
     ///
     /// # Errors
     /// When the system gives no thread or no poll descriptor.
-    pub fn start<G: Gate>(sockets: Vec<Socket>, gate: G, shards: Vec<CheckSender>) -> io::Result<Self> {
+    pub(crate) fn start<G: Gate>(
+        sockets: Vec<Socket>,
+        gate: G,
+        shards: Vec<CheckSender>,
+        strangers: Option<Strangers>,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         for (index, socket) in sockets.iter().enumerate() {
             poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(index), Interest::READABLE)?;
@@ -67,8 +89,15 @@ impl Listener {
         let waker = Waker::new(poll.registry(), WAKE)?;
         let counters = Arc::new(ListenerCounters::default());
         let stopping = Arc::new(AtomicBool::new(false));
-        let state =
-            Listening { sockets, gate, shards, counters: counters.clone(), stopping: stopping.clone() };
+        let state = Listening {
+            sockets,
+            gate,
+            shards,
+            strangers,
+            counters: counters.clone(),
+            stopping: stopping.clone(),
+            answered: Cell::new((Instant::now(), 0)),
+        };
         let thread =
             std::thread::Builder::new().name("media-listener".into()).spawn(move || state.run(poll))?;
         Ok(Self { counters, stopping, waker, thread: Some(thread) })
@@ -104,8 +133,11 @@ struct Listening<G> {
     sockets: Vec<Socket>,
     gate: G,
     shards: Vec<CheckSender>,
+    strangers: Option<Strangers>,
     counters: Arc<ListenerCounters>,
     stopping: Arc<AtomicBool>,
+    /// Since when answers are counted, and how many were given.
+    answered: Cell<(Instant, u32)>,
 }
 
 impl<G: Gate> Listening<G> {
@@ -114,7 +146,7 @@ impl<G: Gate> Listening<G> {
         let mut inbox = Inbox::new(BATCH_DATAGRAMS, DATAGRAM_BYTES_MAX);
         let mut unfinished = false;
         while !self.stopping.load(Ordering::Acquire) {
-            let timeout = unfinished.then_some(std::time::Duration::ZERO);
+            let timeout = unfinished.then_some(Duration::ZERO);
             if let Err(error) = poll.poll(&mut events, timeout) {
                 if error.kind() == io::ErrorKind::Interrupted {
                     continue;
@@ -136,7 +168,7 @@ impl<G: Gate> Listening<G> {
             match inbox.receive(socket.as_fd()) {
                 Ok(count) => {
                     for index in 0..count {
-                        self.take(inbox, index);
+                        self.take(socket, inbox, index);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
@@ -146,13 +178,18 @@ impl<G: Gate> Listening<G> {
         true
     }
 
-    fn take(&self, inbox: &mut Inbox, index: usize) {
+    fn take(&self, socket: &Socket, inbox: &mut Inbox, index: usize) {
         let message = inbox.message(index);
         let counters = &self.counters;
         counters.datagrams.add(1);
         if message.truncated {
             counters.dropped_too_long.add(1);
             return;
+        }
+        if let (Some(strangers), Some(remote), true) =
+            (&self.strangers, message.remote, turn::is_turn(message.data))
+        {
+            return self.greet(strangers, socket, remote, message.local, message.data);
         }
         let shard = match self.gate.admit(message.data) {
             Ok(shard) => shard,
@@ -178,6 +215,46 @@ impl<G: Gate> Listening<G> {
             counters.admitted.add(1);
         } else {
             counters.dropped_mailbox_full.add(1);
+        }
+    }
+
+    /// Whether one more answer to strangers is given in this second.
+    fn may_answer(&self) -> bool {
+        let now = Instant::now();
+        let (since, count) = match self.answered.get() {
+            (since, count) if now.duration_since(since) < Duration::from_secs(1) => (since, count),
+            _ => (now, 0),
+        };
+        self.answered.set((since, count.saturating_add(1)));
+        count < ANSWERS_PER_SECOND_MAX
+    }
+
+    /// Someone wants the relay.
+    fn greet(
+        &self,
+        strangers: &Strangers,
+        socket: &Socket,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        datagram: &[u8],
+    ) {
+        let counters = &self.counters;
+        match strangers.turn.greet(remote, datagram) {
+            Stranger::Admit => {
+                let mail = TurnMail { remote, local, datagram: datagram.into() };
+                if strangers.sender.try_send(mail) {
+                    counters.turn_admitted.add(1);
+                } else {
+                    counters.dropped_mailbox_full.add(1);
+                }
+            }
+            Stranger::Answer(_) if !self.may_answer() => counters.dropped_turn_busy.add(1),
+            Stranger::Answer(answer) => {
+                counters.turn_answered.add(1);
+                // A full buffer loses it, as a network may; the client asks again.
+                let _ = batch::send_from(socket.as_fd(), &answer, remote, local);
+            }
+            Stranger::Drop(_) => counters.dropped_turn.add(1),
         }
     }
 }

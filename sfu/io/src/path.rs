@@ -7,6 +7,7 @@
 //! what the kernel does not take at once is dropped and counted.
 
 use crate::batch::{self, BYTES_PER_SEND_MAX, SEGMENTS_PER_SEND_MAX};
+use crate::carrier::Carriage;
 use crate::port::{self, LocalPort};
 use crate::stats::ShardCounters;
 use socket2::{SockFilter, Socket};
@@ -109,6 +110,19 @@ impl PathSocket {
                 self.send_counted(datagram, None, 1, counters);
             }
         }
+    }
+
+    /// Sends one datagram, from any thread. What the kernel refuses is dropped.
+    pub(crate) fn send_one(&self, datagram: &[u8]) -> Carriage {
+        // An ICMP error of an earlier datagram is reported in place of this send: clear it and send once more.
+        for _ in 0..2 {
+            match batch::send(self.socket.as_fd(), datagram, None) {
+                Ok(()) => return Carriage::Taken,
+                Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => {}
+                Err(_) => break,
+            }
+        }
+        Carriage::Full
     }
 
     fn send_counted(

@@ -3,14 +3,15 @@
 //! It places rooms on shards, negotiates on the caller's thread, makes everything random, and passes the rest on.
 //! Media never comes by here, and a shard never waits for it.
 
-mod candidates;
+pub(crate) mod candidates;
 
 use crate::batch;
-use crate::carrier::{CarriedMail, Carrier, Inlet};
-use crate::listener::Listener;
+use crate::carrier::{Admission, Carrier, Inlet};
+use crate::listener::{Listener, Strangers};
 use crate::port::{self, LocalPort, PortError};
 use crate::shard::{EventSink, ShardThread};
 use crate::stats::PlaneStats;
+use crate::turn::{TurnServer, TurnThread};
 use asamblea_seam::{Command, Event, PeerId, RoomId, UpLine};
 use asamblea_sfu_core::negotiate::{
     IceCredentials, LocalDescriptionParams, NegotiateError, Negotiator, Offer,
@@ -18,14 +19,15 @@ use asamblea_sfu_core::negotiate::{
 use asamblea_sfu_core::room::{RoomConfig, WallClock};
 use asamblea_sfu_core::rtp::time::Ntp;
 use asamblea_sfu_core::shard::{Shard, ShardCommand, ShardConfig};
-use asamblea_sfu_core::transport::ice::{self, LocalCredentials, NodeSecret, SHARDS_MAX};
-use asamblea_sfu_core::transport::{CarrierId, Identity};
+use asamblea_sfu_core::transport::Identity;
+use asamblea_sfu_core::transport::ice::{LocalCredentials, NodeSecret, SHARDS_MAX};
+use asamblea_sfu_core::turn::TurnSecret;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -45,6 +47,9 @@ pub struct Config {
     pub shards: usize,
     /// See [`RoomConfig::pad_runs`].
     pub pad_runs: bool,
+    /// What the credentials of the TURN relay are derived from, 32 random bytes. With the same as before they outlive
+    /// a restart.
+    pub turn_secret: [u8; 32],
     /// Where events go. Called on media threads and on callers of [`MediaPlane::handle`]: it must neither block,
     /// nor panic, nor call the plane.
     pub events: Box<dyn Fn(Event) + Send + Sync>,
@@ -78,9 +83,9 @@ pub struct MediaPlane {
     events: EventSink,
     shards: Vec<ShardThread<ShardCommand>>,
     listener: Mutex<Listener>,
-    carriers: AtomicU64,
-    carriers_refused: AtomicU64,
-    carried_dropped: Arc<AtomicU64>,
+    admission: Arc<Admission>,
+    turn: Arc<TurnServer>,
+    turn_thread: Mutex<TurnThread>,
 }
 
 impl MediaPlane {
@@ -119,8 +124,20 @@ impl MediaPlane {
             let sink = forgetting_the_lost(index, places.clone(), events.clone());
             shards.push(ShardThread::start(index, port, make, sink).map_err(StartError::Thread)?);
         }
-        let checks = shards.iter().map(ShardThread::checks).collect();
-        let listener = Listener::start(sockets, secret.clone(), checks).map_err(StartError::Thread)?;
+        let checks: Vec<_> = shards.iter().map(ShardThread::checks).collect();
+        let carried = shards.iter().map(ShardThread::carried).collect();
+        let admission = Arc::new(Admission::new(secret.clone(), carried));
+        let turn = Arc::new(TurnServer::new(
+            TurnSecret::new(config.turn_secret),
+            port,
+            config.public_addresses.clone(),
+            admission.clone(),
+        ));
+        let turn_thread = TurnThread::start(port, turn.clone(), secret.clone(), checks.clone())
+            .map_err(StartError::Thread)?;
+        let strangers = Strangers { turn: turn.clone(), sender: turn_thread.sender() };
+        let listener =
+            Listener::start(sockets, secret.clone(), checks, Some(strangers)).map_err(StartError::Thread)?;
         Ok(Self {
             port,
             public_addresses: config.public_addresses,
@@ -130,9 +147,9 @@ impl MediaPlane {
             events,
             shards,
             listener: Mutex::new(listener),
-            carriers: AtomicU64::new(0),
-            carriers_refused: AtomicU64::new(0),
-            carried_dropped: Arc::default(),
+            admission,
+            turn,
+            turn_thread: Mutex::new(turn_thread),
         })
     }
 
@@ -151,15 +168,12 @@ impl MediaPlane {
     /// Takes in a carrier of datagrams from `address` whose `first` datagram has to be an authentic check; without
     /// one nothing is kept and there is no inlet. Never waits. The carrier is dropped when its path has ended.
     pub fn carry(&self, address: SocketAddr, first: &[u8], carrier: Box<dyn Carrier>) -> Option<Inlet> {
-        let shard = ice::authenticate_check(&self.secret, first).ok();
-        let Some(shard) = shard.and_then(|check| self.shards.get(usize::from(check.shard))) else {
-            self.carriers_refused.fetch_add(1, Ordering::Relaxed);
-            return None;
-        };
-        let id = CarrierId(self.carriers.fetch_add(1, Ordering::Relaxed));
-        let sender = shard.carried();
-        let begin = CarriedMail::Begin { id, address, carrier, check: first.into() };
-        sender.try_send(begin).then(|| Inlet::new(id, sender, self.carried_dropped.clone()))
+        self.admission.admit(address, first, carrier)
+    }
+
+    /// The TURN relay, for clients that come over streams; those over UDP are served already.
+    pub fn turn(&self) -> &Arc<TurnServer> {
+        &self.turn
     }
 
     /// The address of the port; unspecified for all addresses.
@@ -169,10 +183,12 @@ impl MediaPlane {
 
     /// What the sockets have counted so far.
     pub fn stats(&self) -> PlaneStats {
+        let (carriers_refused, carried_dropped) = self.admission.counts();
         PlaneStats {
             listener: locked(&self.listener).stats(),
-            carriers_refused: self.carriers_refused.load(Ordering::Relaxed),
-            carried_dropped: self.carried_dropped.load(Ordering::Relaxed),
+            turn: self.turn.stats(),
+            carriers_refused,
+            carried_dropped,
             shards: self.shards.iter().map(ShardThread::stats).collect(),
         }
     }
@@ -187,6 +203,7 @@ impl MediaPlane {
     /// after it do nothing.
     pub fn stop(&self) {
         locked(&self.listener).stop();
+        locked(&self.turn_thread).stop();
         for shard in &self.shards {
             shard.stop();
         }
@@ -392,4 +409,4 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -65,9 +65,33 @@ counters! {
         dropped_integrity,
         /// Dropped: the shard's mailbox was full.
         dropped_mailbox_full,
+        /// TURN requests given to the relay's thread.
+        turn_admitted,
+        /// TURN requests answered here: with a challenge for credentials, as a rule.
+        turn_answered,
+        /// TURN requests dropped because enough others were answered in that second.
+        dropped_turn_busy,
+        /// TURN messages dropped: malformed, or without the allocation that they need.
+        dropped_turn,
         /// Receives that failed for another reason than that nothing waited.
         receive_errors,
     }
+}
+
+/// The TURN relay since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TurnStats {
+    /// Allocations now.
+    pub allocations: usize,
+    /// Allocations made.
+    pub allocated: u64,
+    /// Requests with credentials that were refused.
+    pub refused: u64,
+    /// Datagrams handed to shards.
+    pub relayed: u64,
+    /// Messages of clients with an allocation that were dropped: malformed, to an address that is not ours, or not
+    /// permitted.
+    pub dropped: u64,
 }
 
 counters! {
@@ -145,7 +169,9 @@ pub struct ShardStats {
 pub struct PlaneStats {
     /// The listener.
     pub listener: ListenerStats,
-    /// Streams whose first frame was no authentic check.
+    /// The relay.
+    pub turn: TurnStats,
+    /// Carriers whose first datagram was no authentic check.
     pub carriers_refused: u64,
     /// Datagrams of carriers dropped because too many waited for their shard.
     pub carried_dropped: u64,

@@ -53,10 +53,11 @@ const CHROMIUM_FLAGS = [
   '--autoplay-policy=no-user-gesture-required',
 ];
 
-/** Starts a browser; Firefox with these preferences over the usual ones. */
+/** Starts a browser; Firefox with these preferences over the usual ones, Chromium with these flags beside them. */
 export function launch(
   name: BrowserName,
   preferences: Record<string, string | number | boolean> = {},
+  flags: string[] = [],
 ): Promise<Browser> {
   if (name === 'firefox') {
     // `moz-firefox` drives the browser as it is shipped, over WebDriver BiDi.
@@ -68,6 +69,6 @@ export function launch(
   }
   return chromium.launch({
     executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium',
-    args: CHROMIUM_FLAGS,
+    args: [...CHROMIUM_FLAGS, ...flags],
   });
 }

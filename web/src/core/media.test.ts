@@ -7,7 +7,7 @@ import { ScriptedBrowser, ScriptedStorage, type ScriptedPeer } from './testing/b
 import { Call, SELF, member, welcome } from './testing/call';
 
 const ANA = member(2, 'Ana', 'microphone', 'camera');
-const RELAY = { username: '1795534876:tea', credential: 'secret' };
+const RELAY = { username: '1795534876:tea', credential: 'secret', tls: true };
 
 const carries = (mid: string, peer: number, paused = false): ServerMessage => ({
   type: 'slots',
@@ -295,7 +295,8 @@ describe('walls', () => {
           'turn:meet.example:8443?transport=tcp',
           'turns:meet.example:8443?transport=tcp',
         ],
-        ...RELAY,
+        username: RELAY.username,
+        credential: RELAY.credential,
       },
     ]);
     await call.answer();

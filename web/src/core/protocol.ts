@@ -76,6 +76,8 @@ export type RelayCredentials = {
   username: string,
   /** The TURN password. */
   credential: string,
+  /** Whether TLS is worth trying too: browsers refuse a certificate that the bridge made for itself. */
+  tls: boolean,
 };
 
 /** What the server says. */
@@ -195,8 +197,8 @@ export type TokenResponse = {
   /** The join token: signed, good for a few minutes, for this meeting only. */
   token: string,
   /**
-   * How to reach the bridge's own TURN relay (RFC 8656), at the host and port of the page, over UDP, TCP and, on
-   * an `https` page, TLS. Missing where the bridge has none.
+   * How to reach the bridge's own TURN relay (RFC 8656), at the host and port of the page, over UDP, TCP and perhaps
+   * TLS. Missing where the bridge has none.
    */
   relay?: RelayCredentials,
 };

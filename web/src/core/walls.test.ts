@@ -58,7 +58,7 @@ test('a peer connection that came to nothing is followed by one with the relay',
 });
 
 describe('the relay', () => {
-  const relay = { username: 'u', credential: 'c' };
+  const relay = { username: 'u', credential: 'c', tls: true };
   const urls = (protocol: string, host: string) => iceServers({ protocol, host }, relay)[0]?.urls;
 
   test('stands at the page’s own host and port', () => {
@@ -67,13 +67,21 @@ describe('the relay', () => {
       'turn:localhost:8443?transport=tcp',
     ]);
     expect(urls('https:', 'meet.example:8443')).toContain('turns:meet.example:8443?transport=tcp');
-    expect(iceServers({ protocol: 'https:', host: 'meet.example:1' }, relay)[0]).toMatchObject(relay);
+    expect(iceServers({ protocol: 'https:', host: 'meet.example:1' }, relay)[0]).toMatchObject({
+      username: 'u',
+      credential: 'c',
+    });
   });
 
   test('stands at the scheme’s port where the address names none', () => {
     expect(urls('https:', 'meet.example')).toContain('turns:meet.example:443?transport=tcp');
     expect(urls('http:', '[2001:db8::1]')).toContain('turn:[2001:db8::1]:80?transport=udp');
     expect(urls('https:', '[2001:db8::1]:8443')).toContain('turn:[2001:db8::1]:8443?transport=udp');
+  });
+
+  test('is not tried over TLS where the certificate is the bridge’s own', () => {
+    const own = iceServers({ protocol: 'https:', host: 'meet.example' }, { ...relay, tls: false });
+    expect(own[0]?.urls).toEqual(['turn:meet.example:443?transport=udp', 'turn:meet.example:443?transport=tcp']);
   });
 
   test('is nowhere where the bridge has none', () => {

@@ -69,7 +69,7 @@ export class Walls {
   }
 }
 
-/** The relay at the page's own host and port: over UDP, over TCP and, on a secure page, over TLS. */
+/** The relay at the page's own host and port: over UDP, over TCP and, with a certificate that browsers take, over TLS. */
 export function iceServers(
   location: Pick<Environment['location'], 'protocol' | 'host'>,
   relay: RelayCredentials | null,
@@ -79,6 +79,6 @@ export function iceServers(
   const hasPort = /:\d+$/.test(location.host);
   const host = hasPort ? location.host : `${location.host}:${isSecure ? 443 : 80}`;
   const urls = [`turn:${host}?transport=udp`, `turn:${host}?transport=tcp`];
-  if (isSecure) urls.push(`turns:${host}?transport=tcp`);
+  if (isSecure && relay.tls) urls.push(`turns:${host}?transport=tcp`);
   return [{ urls, username: relay.username, credential: relay.credential }];
 }

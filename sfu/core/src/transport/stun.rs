@@ -7,27 +7,27 @@
 use ring::hmac;
 use std::net::{IpAddr, SocketAddr};
 
-const HEADER_BYTES: usize = 20;
-const MAGIC_COOKIE: u32 = 0x2112_a442;
-const FINGERPRINT_XOR: u32 = 0x5354_554e;
+pub(crate) const HEADER_BYTES: usize = 20;
+pub(crate) const MAGIC_COOKIE: u32 = 0x2112_a442;
+pub(crate) const FINGERPRINT_XOR: u32 = 0x5354_554e;
 
 const BINDING_REQUEST: u16 = 0x0001;
 const BINDING_SUCCESS: u16 = 0x0101;
 const BINDING_ERROR: u16 = 0x0111;
 
-const USERNAME: u16 = 0x0006;
-const MESSAGE_INTEGRITY: u16 = 0x0008;
-const ERROR_CODE: u16 = 0x0009;
-const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
-const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
-const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+pub(crate) const USERNAME: u16 = 0x0006;
+pub(crate) const MESSAGE_INTEGRITY: u16 = 0x0008;
+pub(crate) const ERROR_CODE: u16 = 0x0009;
+pub(crate) const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
+pub(crate) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
+pub(crate) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const PRIORITY: u16 = 0x0024;
 const USE_CANDIDATE: u16 = 0x0025;
-const FINGERPRINT: u16 = 0x8028;
+pub(crate) const FINGERPRINT: u16 = 0x8028;
 const ICE_CONTROLLED: u16 = 0x8029;
 const ICE_CONTROLLING: u16 = 0x802a;
 
-const INTEGRITY_BYTES: usize = 20;
+pub(crate) const INTEGRITY_BYTES: usize = 20;
 
 /// Longest request that is read: a browser's has about 110 bytes, the longest allowed username 513 (RFC 8489 14.3).
 pub const REQUEST_BYTES_MAX: usize = 1_024;
@@ -166,9 +166,7 @@ impl<'a> Request<'a> {
 
     /// Whether the MESSAGE-INTEGRITY was made with the receiver's password (RFC 8489 section 14.5).
     pub fn is_authentic(&self, key: &IntegrityKey) -> bool {
-        let found = &self.datagram[self.integrity_at + 4..][..INTEGRITY_BYTES];
-        let tag = key.sign(&self.datagram[..self.integrity_at]);
-        rtc_dtls::crypto_provider::constant_time_eq(&tag, found)
+        key.has_signed(self.datagram, self.integrity_at)
     }
 
     /// Names the transaction; a retransmission repeats it.
@@ -197,18 +195,31 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A short-term password, ready for signing (RFC 8489 section 9.1.1).
+/// A password's key, ready for signing (RFC 8489 section 9).
 #[derive(Clone)]
 pub struct IntegrityKey(hmac::Key);
 
 impl IntegrityKey {
-    /// Takes an ICE password.
+    /// Takes an ICE password, which is its own key (RFC 8489 section 9.1.1).
     pub fn new(pwd: &str) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, pwd.as_bytes()))
+        Self::from_bytes(pwd.as_bytes())
+    }
+
+    /// Takes the key itself, such as the hash of a long-term password (RFC 8489 section 9.2.2).
+    pub(crate) fn from_bytes(key: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key))
+    }
+
+    /// Whether the MESSAGE-INTEGRITY that begins at a place of this message was made with this key.
+    pub(crate) fn has_signed(&self, message: &[u8], integrity_at: usize) -> bool {
+        let Some(found) = message.get(integrity_at + 4..integrity_at + 4 + INTEGRITY_BYTES) else {
+            return false;
+        };
+        rtc_dtls::crypto_provider::constant_time_eq(&self.sign(&message[..integrity_at]), found)
     }
 
     /// Signs a message that ends where its MESSAGE-INTEGRITY begins.
-    fn sign(&self, message: &[u8]) -> [u8; INTEGRITY_BYTES] {
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; INTEGRITY_BYTES] {
         // The length is that of a message which ends with the integrity, whatever follows in this one.
         let length = (message.len() - HEADER_BYTES + 4 + INTEGRITY_BYTES) as u16;
         let mut context = hmac::Context::with_key(&self.0);
@@ -244,21 +255,7 @@ pub fn respond(
     put(&mut out, &transaction_id);
     match answer {
         Answer::Mapped(remote) => {
-            let mut value = arrayvec::ArrayVec::<u8, 20>::new();
-            value.extend([0, if remote.is_ipv4() { 1 } else { 2 }]);
-            value.extend((remote.port() ^ (MAGIC_COOKIE >> 16) as u16).to_be_bytes());
-            let mut mask = [0u8; 16];
-            mask[..4].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
-            mask[4..].copy_from_slice(&transaction_id);
-            match remote.ip() {
-                IpAddr::V4(ip) => {
-                    value.extend(ip.octets().iter().zip(mask).map(|(octet, mask)| octet ^ mask))
-                }
-                IpAddr::V6(ip) => {
-                    value.extend(ip.octets().iter().zip(mask).map(|(octet, mask)| octet ^ mask))
-                }
-            }
-            attribute(&mut out, XOR_MAPPED_ADDRESS, &value);
+            attribute(&mut out, XOR_MAPPED_ADDRESS, &xor_address(remote, transaction_id));
         }
         Answer::RoleConflict => attribute(&mut out, ERROR_CODE, b"\0\0\x04\x57Role Conflict"),
         Answer::UnknownAttribute(unknown) => {
@@ -276,27 +273,61 @@ pub fn respond(
     out
 }
 
-fn put(out: &mut arrayvec::ArrayVec<u8, RESPONSE_BYTES_MAX>, bytes: &[u8]) {
+/// An address as the XOR attributes have it (RFC 8489 section 14.2).
+pub(crate) fn xor_address(address: SocketAddr, transaction_id: [u8; 12]) -> arrayvec::ArrayVec<u8, 20> {
+    let mut value = arrayvec::ArrayVec::new();
+    value.extend([0, if address.is_ipv4() { 1 } else { 2 }]);
+    value.extend((address.port() ^ (MAGIC_COOKIE >> 16) as u16).to_be_bytes());
+    let mask = address_mask(transaction_id);
+    match address.ip() {
+        IpAddr::V4(ip) => value.extend(ip.octets().iter().zip(mask).map(|(octet, mask)| octet ^ mask)),
+        IpAddr::V6(ip) => value.extend(ip.octets().iter().zip(mask).map(|(octet, mask)| octet ^ mask)),
+    }
+    value
+}
+
+/// The address that an XOR attribute holds; `None` if it holds none.
+pub(crate) fn address_of(value: &[u8], transaction_id: [u8; 12]) -> Option<SocketAddr> {
+    let (head, ip) = value.split_first_chunk::<4>()?;
+    let port = u16::from_be_bytes([head[2], head[3]]) ^ (MAGIC_COOKIE >> 16) as u16;
+    let mask = address_mask(transaction_id);
+    let ip: IpAddr = match head[1] {
+        1 => std::array::from_fn::<u8, 4, _>(|at| mask[at] ^ ip.get(at).copied().unwrap_or_default()).into(),
+        2 => std::array::from_fn::<u8, 16, _>(|at| mask[at] ^ ip.get(at).copied().unwrap_or_default()).into(),
+        _ => return None,
+    };
+    let bytes = if ip.is_ipv4() { 8 } else { 20 };
+    (value.len() == bytes).then_some(SocketAddr::new(ip, port))
+}
+
+fn address_mask(transaction_id: [u8; 12]) -> [u8; 16] {
+    let mut mask = [0; 16];
+    mask[..4].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
+    mask[4..].copy_from_slice(&transaction_id);
+    mask
+}
+
+pub(crate) fn put(out: &mut arrayvec::ArrayVec<u8, RESPONSE_BYTES_MAX>, bytes: &[u8]) {
     out.try_extend_from_slice(bytes).expect("RESPONSE_BYTES_MAX holds the longest answer");
 }
 
-fn attribute(out: &mut arrayvec::ArrayVec<u8, RESPONSE_BYTES_MAX>, kind: u16, value: &[u8]) {
+pub(crate) fn attribute(out: &mut arrayvec::ArrayVec<u8, RESPONSE_BYTES_MAX>, kind: u16, value: &[u8]) {
     put(out, &kind.to_be_bytes());
     put(out, &(value.len() as u16).to_be_bytes());
     put(out, value);
     put(out, &[0; 3][..value.len().next_multiple_of(4) - value.len()]);
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// CRC-32 of ITU V.42 (RFC 8489 section 14.7).
-fn crc32(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0u32; 256];
         let mut index = 0;

@@ -7,7 +7,7 @@ use crate::port::LocalPort;
 use std::net::{IpAddr, SocketAddr};
 
 /// The addresses to offer, the preferred first.
-pub(super) fn of(port: &LocalPort, public: &[IpAddr], loopback: bool) -> Vec<SocketAddr> {
+pub(crate) fn of(port: &LocalPort, public: &[IpAddr], loopback: bool) -> Vec<SocketAddr> {
     let interfaces = match if_addrs::get_if_addrs() {
         Ok(interfaces) => interfaces,
         Err(error) => {

@@ -7,12 +7,12 @@ use std::net::UdpSocket;
 use std::sync::mpsc;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-const OFFER: &str = include_str!("../../../core/src/negotiate/fixtures/firefox.sdp");
-const ROOM: RoomId = RoomId(1);
-const PEER: PeerId = PeerId(7);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const OFFER: &str = include_str!("../../../core/src/negotiate/fixtures/firefox.sdp");
+pub(crate) const ROOM: RoomId = RoomId(1);
+pub(crate) const PEER: PeerId = PeerId(7);
 
-fn start(shards: usize) -> (MediaPlane, mpsc::Receiver<Event>) {
+pub(crate) fn start(shards: usize) -> (MediaPlane, mpsc::Receiver<Event>) {
     let (sender, events) = mpsc::channel();
     let plane = MediaPlane::start(Config {
         take_over: false,
@@ -20,6 +20,7 @@ fn start(shards: usize) -> (MediaPlane, mpsc::Receiver<Event>) {
         public_addresses: vec!["203.0.113.5".parse().unwrap()],
         shards,
         pad_runs: false,
+        turn_secret: [7; 32],
         events: Box::new(move |event| {
             let _ = sender.send(event);
         }),
@@ -27,17 +28,17 @@ fn start(shards: usize) -> (MediaPlane, mpsc::Receiver<Event>) {
     (plane.unwrap(), events)
 }
 
-fn join(plane: &MediaPlane, room: RoomId, peer: PeerId) {
+pub(crate) fn join(plane: &MediaPlane, room: RoomId, peer: PeerId) {
     plane.handle(Command::Join { room, peer, loopback: true });
 }
 
-fn offer(plane: &MediaPlane, peer: PeerId, revision: u32, sdp: &str) {
+pub(crate) fn offer(plane: &MediaPlane, peer: PeerId, revision: u32, sdp: &str) {
     let ups = ["0", "1", "2"].iter().zip(UpKind::ALL);
     let ups = ups.map(|(mid, kind)| UpLine { mid: Mid::new(mid).unwrap(), kind }).collect();
     plane.handle(Command::Offer { peer, revision, sdp: sdp.into(), ups });
 }
 
-fn answer(events: &mpsc::Receiver<Event>, revision: u32) -> String {
+pub(crate) fn answer(events: &mpsc::Receiver<Event>, revision: u32) -> String {
     match events.recv_timeout(PATIENCE).unwrap() {
         Event::Answer { peer: PEER, revision: answered, sdp } if answered == revision => sdp,
         other => panic!("{other:?}"),
@@ -45,13 +46,13 @@ fn answer(events: &mpsc::Receiver<Event>, revision: u32) -> String {
 }
 
 /// The first value of an attribute.
-fn attribute<'a>(sdp: &'a str, name: &str) -> &'a str {
+pub(crate) fn attribute<'a>(sdp: &'a str, name: &str) -> &'a str {
     let line = sdp.lines().find_map(|line| line.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':'));
     line.unwrap_or_else(|| panic!("a={name} in {sdp}"))
 }
 
 /// RFC 8445 section 7.2.2, RFC 8489.
-fn check(username: &str, pwd: &str) -> Vec<u8> {
+pub(crate) fn check(username: &str, pwd: &str) -> Vec<u8> {
     let mut check = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
     check.extend(random::<12>()); // a transaction counts once
     let mut add = |kind: u16, value: &[u8]| {
@@ -73,7 +74,7 @@ fn check(username: &str, pwd: &str) -> Vec<u8> {
     check
 }
 
-fn client(plane: &MediaPlane) -> UdpSocket {
+pub(crate) fn client(plane: &MediaPlane) -> UdpSocket {
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.connect(("127.0.0.1", plane.local_addr().port())).unwrap();
@@ -225,6 +226,7 @@ fn stopping_frees_the_port_and_may_be_repeated() {
             public_addresses: vec![],
             shards: 1,
             pad_runs: false,
+            turn_secret: [7; 32],
             events: Box::new(|_| {}),
         })
     };

@@ -126,7 +126,8 @@ fn bench(bind: &str, shards: u16) -> Bench {
         .map(|index| ShardThread::start(index, port, |_| Script::default(), sink.clone()).unwrap())
         .collect();
     let listener =
-        Listener::start(sockets, ByFirstWord, shards.iter().map(ShardThread::checks).collect()).unwrap();
+        Listener::start(sockets, ByFirstWord, shards.iter().map(ShardThread::checks).collect(), None)
+            .unwrap();
     Bench { port, shards, listener, events }
 }
 

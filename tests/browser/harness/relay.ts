@@ -1,0 +1,58 @@
+// A browser that reaches nobody but through the relay, and what its connections run over.
+
+import type { Person } from './person.ts';
+
+/** What is left of the ways out: relayed candidates only, and of the relay's addresses only these. */
+export interface Walls {
+  /** A scheme and transport, such as `turn udp` or `turns tcp`. */
+  way: string;
+}
+
+/** Runs in the page, before anything of the page's own. */
+export function relayOnly({ way }: Walls): void {
+  const connections: RTCPeerConnection[] = [];
+  Object.assign(globalThis, { __connections: connections });
+  const [scheme, transport] = way.split(' ');
+  globalThis.RTCPeerConnection = class extends RTCPeerConnection {
+    constructor(configuration?: RTCConfiguration) {
+      const iceServers = (configuration?.iceServers ?? []).map((server) => ({
+        ...server,
+        urls: [server.urls]
+          .flat()
+          .filter((url) => url.startsWith(`${scheme}:`) && url.endsWith(`transport=${transport}`)),
+      }));
+      super({ ...configuration, iceServers, iceTransportPolicy: 'relay' });
+      connections.push(this);
+    }
+  } as typeof RTCPeerConnection;
+}
+
+/** Runs in the page: changes nothing, but lets `ways` be asked. */
+export function watchWays(): void {
+  const connections: RTCPeerConnection[] = [];
+  Object.assign(globalThis, { __connections: connections });
+  globalThis.RTCPeerConnection = class extends RTCPeerConnection {
+    constructor(configuration?: RTCConfiguration) {
+      super(configuration);
+      connections.push(this);
+    }
+  } as typeof RTCPeerConnection;
+}
+
+/** What the connections in use run over: the kind of their own end and how that reaches its relay. */
+export async function ways(person: Person): Promise<string[]> {
+  return person.page.evaluate(async () => {
+    const used = new Set<string>();
+    const connections = (globalThis as unknown as { __connections: RTCPeerConnection[] }).__connections;
+    for (const connection of connections.filter((one) => one.connectionState === 'connected')) {
+      const stats = [...(await connection.getStats()).values()] as Record<string, unknown>[];
+      for (const pair of stats.filter(
+        (one) => one.type === 'candidate-pair' && one.nominated && one.state === 'succeeded',
+      )) {
+        const local = stats.find((one) => one.id === pair.localCandidateId);
+        used.add(`${String(local?.candidateType)} ${String(local?.relayProtocol)}`);
+      }
+    }
+    return [...used];
+  });
+}

@@ -1,0 +1,52 @@
+// Browsers that are walled in by a setting of their own or by their network, and left to find the way by themselves.
+
+import { expect, test } from '@playwright/test';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { startBridge } from '../harness/bridge.ts';
+import { launch } from '../harness/browsers.ts';
+import { expectEveryoneMeets, Person } from '../harness/person.ts';
+import { relayOnly, watchWays, ways } from '../harness/relay.ts';
+
+/** For `localhost`, signed by nobody: of no worth but to tests. */
+const FIXTURES = join(dirname(fileURLToPath(import.meta.url)), '../fixtures');
+
+test('a Firefox that is set to relayed candidates only, as Mullvad Browser is, meets one that is not', async () => {
+  const bridge = await startBridge();
+  const walled = await launch('firefox', { 'media.peerconnection.ice.relay_only': true });
+  const free = await launch('firefox');
+  try {
+    const people = [await Person.at(walled, 0), await Person.at(free, 1)];
+    await people[0]!.page.addInitScript(watchWays);
+    for (const person of people) await person.join(`http://localhost:${bridge.port}/walled`);
+    await expectEveryoneMeets(people);
+    expect((await ways(people[0]!)).map((way) => way.split(' ')[0])).toEqual(['relay']);
+    for (const person of people) expect(person.complaints).toEqual([]);
+  } finally {
+    await walled.close();
+    await free.close();
+    await bridge.program.stop();
+  }
+});
+
+test('where nothing but TLS gets out the call goes through it', async () => {
+  const files = [
+    '--tls-cert',
+    join(FIXTURES, 'localhost.pem'),
+    '--tls-key',
+    join(FIXTURES, 'localhost-key.pem'),
+  ];
+  const bridge = await startBridge(...files);
+  const browser = await launch('chromium', {}, ['--ignore-certificate-errors']);
+  try {
+    const people = [await Person.at(browser, 0), await Person.at(browser, 1)];
+    await people[0]!.page.addInitScript(relayOnly, { way: 'turns tcp' });
+    for (const person of people) await person.join(`https://localhost:${bridge.port}/tls-only`);
+    await expectEveryoneMeets(people);
+    expect(await ways(people[0]!)).toEqual(['relay tls']);
+    for (const person of people) expect(person.complaints).toEqual([]);
+  } finally {
+    await browser.close();
+    await bridge.program.stop();
+  }
+});
