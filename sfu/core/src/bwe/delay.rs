@@ -38,6 +38,11 @@ const JUMP_US: i64 = 3_000_000;
 /// A queue that stands above this is overuse even if it no longer grows, ms: a call with more is no conversation.
 const STANDING_MS: f64 = 120.0;
 
+/// A queue that has become this much shorter within [`DRAIN_US`] drains, ms.
+const DRAIN_MS: f64 = 10.0;
+/// See [`DRAIN_MS`].
+const DRAIN_US: i64 = 200_000;
+
 /// A queue that stands for this long although less and less is sent is none: the way has become longer, µs.
 const LONGER_WAY_US: i64 = 2_500_000;
 
@@ -88,6 +93,8 @@ pub struct Delay {
     /// Delay above the least, smoothed, ms; and when it was last measured.
     queue_ms: f64,
     queue_at_us: Option<i64>,
+    /// How long the queue was at the beginning of the running and of the last [`DRAIN_US`], and when the running one began.
+    queue_before: (f64, f64, i64),
     /// Since when the queue has stood above what a call bears.
     standing_since_us: Option<i64>,
 }
@@ -132,8 +139,10 @@ impl Delay {
 
     /// What the line does, and once: overuse that was told is over until it is found again.
     pub fn take_usage(&mut self) -> Usage {
-        if self.queue_ms > STANDING_MS && self.usage != Usage::Under {
-            return Usage::Over;
+        if self.queue_ms > STANDING_MS {
+            // What is sent is less than what gets out: that is enough, and no measure of the line.
+            let is_draining = self.queue_ms < self.queue_before.1 - DRAIN_MS;
+            return if is_draining { Usage::Under } else { Usage::Over };
         }
         let usage = self.usage;
         if usage == Usage::Over {
@@ -157,6 +166,10 @@ impl Delay {
         let passed_us = (arrived_us - self.queue_at_us.replace(arrived_us).unwrap_or(arrived_us)).max(0);
         let weight = 1.0 - (-(passed_us as f64) / QUEUE_US).exp();
         self.queue_ms += (((delay_us - least) as f64 / 1e3).min(10_000.0) - self.queue_ms) * weight;
+        let (running, last, since) = &mut self.queue_before;
+        if arrived_us - *since >= DRAIN_US {
+            (*last, *running, *since) = (*running, self.queue_ms, arrived_us);
+        }
         if self.queue_ms <= STANDING_MS {
             self.standing_since_us = None;
         } else if arrived_us - *self.standing_since_us.get_or_insert(arrived_us) > LONGER_WAY_US {
@@ -279,6 +292,21 @@ mod tests {
         assert!(over.first().is_some_and(|first| (100..130).contains(first)), "{over:?}");
         assert!(over.last().is_some_and(|last| *last < 260), "{over:?}");
         assert!(delay.queue_ms() < 1.0);
+    }
+
+    #[test]
+    fn a_long_queue_that_drains_is_no_overuse() {
+        let mut delay = Delay::default();
+        let mut usages = Vec::new();
+        // Two seconds of calm, a queue of 400 ms at once, which then drains by a fifth of what comes out.
+        for n in 0..250_i64 {
+            let queue_us = if n < 100 { 0 } else { 400_000 - (n - 100) * 4_000 };
+            delay.arrive(n * 20_000, n * 20_000 + queue_us.max(0));
+            usages.push(delay.take_usage());
+        }
+        let over = |range: std::ops::Range<usize>| usages[range].contains(&Usage::Over);
+        assert!(over(100..130), "when it came");
+        assert!(!over(140..250), "while it drains");
     }
 
     #[test]

@@ -54,6 +54,20 @@ const FULL_MS: f64 = 100.0;
 /// While little goes out a packet with a number is sent this often, so that it is known how the line is, µs.
 const SOUNDING_US: u64 = 100_000;
 
+/// Pictures wait while more is under way than the rate allows for the round trip and this many times the interval of the
+/// feedback: a line that has just become narrow is left to the sound long before its queue is seen.
+const WINDOW_INTERVALS: u64 = 3;
+
+/// Bounds of that interval as it is reckoned with, µs: browsers report each 50 to 250 ms.
+const INTERVAL_US: std::ops::RangeInclusive<u64> = 50_000..=250_000;
+
+/// The least of that window, bytes: a few packets of any size.
+const WINDOW_BYTES_MIN: usize = 6_000;
+
+/// A burst that shows this much more than the limit that was found has to be confirmed by another: receivers that are
+/// busy take in at once what came in turn.
+const CLAIM: f64 = 1.3;
+
 /// The round trip before any report told one, µs.
 const ROUND_TRIP_US: u64 = 100_000;
 
@@ -72,6 +86,10 @@ pub struct Downlink {
     pace: Pace,
     round_trip_us: u64,
     feedback_at_us: Option<u64>,
+    /// The time between two feedback packets, smoothed, µs.
+    interval_us: u64,
+    /// What a burst showed that is not believed yet, bit/s.
+    claimed_bps: Option<f64>,
     /// When a packet with a number last went out.
     numbered_at_us: u64,
     /// When the queue was last longer than [`CROWDED_MS`].
@@ -116,6 +134,8 @@ impl Downlink {
             pace: Pace::default(),
             round_trip_us: ROUND_TRIP_US,
             feedback_at_us: None,
+            interval_us: *INTERVAL_US.end(),
+            claimed_bps: None,
             numbered_at_us: 0,
             crowded_at_us: None,
             lowered_for_silence_at_us: 0,
@@ -207,7 +227,10 @@ impl Downlink {
             self.loss.count(now_us, 0, missing);
             return (0, missing);
         }
-        self.feedback_at_us = Some(now_us);
+        if let Some(before) = self.feedback_at_us.replace(now_us) {
+            let interval = now_us.saturating_sub(before).clamp(*INTERVAL_US.start(), *INTERVAL_US.end());
+            self.interval_us = (self.interval_us * 7 + interval) / 8;
+        }
         self.loss.count(now_us, arrived, missing);
         // A hole says nothing of the line behind it.
         if let (Some(bps), Some(rate)) = (self.before_silence_bps.take(), &mut self.rate) {
@@ -327,7 +350,15 @@ impl Downlink {
             Verdict::Restore(bps) => rate.raise_to(bps),
         }
         if let Some(bps) = self.probe.judge(now_us) {
-            rate.raise_to(bps);
+            let is_claim = rate.limit_bps().is_some_and(|limit| bps > limit * CLAIM);
+            match self.claimed_bps.take() {
+                None if is_claim => {
+                    self.claimed_bps = Some(bps);
+                    self.probe.again(now_us);
+                }
+                Some(before) if is_claim => rate.raise_to(bps.min(before)),
+                _ => rate.raise_to(bps),
+            }
         }
     }
 
@@ -389,16 +420,22 @@ impl Downlink {
 
     /// How many bytes may leave now; without bound while nothing is known.
     pub fn may_send(&mut self, now: Instant) -> usize {
-        if self.rate.is_none() {
-            return usize::MAX;
-        }
+        let Some(window) = self.window_bytes() else { return usize::MAX };
         let now_us = self.us(now);
-        self.pace.available(now_us)
+        self.pace.available(now_us).min(window.saturating_sub(self.sent.in_flight_bytes()))
     }
 
-    /// When so many bytes may leave, if not now.
-    pub fn may_send_at(&self, bytes: usize) -> Instant {
-        self.began_at + Duration::from_micros(self.pace.ready_at_us(bytes))
+    /// When so many bytes may leave, if not now: feedback may change that any time.
+    pub fn may_send_at(&mut self, now: Instant, bytes: usize) -> Instant {
+        let now_us = self.us(now);
+        self.began_at + Duration::from_micros(self.pace.ready_at_us(now_us, bytes))
+    }
+
+    /// How much may be under way; `None` while nothing is known.
+    fn window_bytes(&self) -> Option<usize> {
+        let window_us = self.round_trip_us + self.interval_us * WINDOW_INTERVALS;
+        let bytes = self.rate?.bps() / 8e6 * window_us as f64;
+        self.feedback_at_us.map(|_| (bytes as usize).max(WINDOW_BYTES_MIN))
     }
 
     /// What was dropped.

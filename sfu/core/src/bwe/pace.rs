@@ -51,7 +51,8 @@ impl Pace {
     }
 
     /// When so many bytes may leave at once (or a full bucket, if that is less), µs; a whole release later at least.
-    pub fn ready_at_us(&self, bytes: usize) -> u64 {
+    pub fn ready_at_us(&mut self, now_us: u64, bytes: usize) -> u64 {
+        self.fill(now_us);
         let missing = (bytes as f64).min(self.depth) - self.filled;
         let wait_us = if self.bytes_per_us > 0.0 { (missing / self.bytes_per_us).max(0.0) as u64 } else { 0 };
         self.at_us + wait_us.clamp(RELEASE_US, 1_000_000)
@@ -88,9 +89,9 @@ mod tests {
         let mut pace = Pace::default();
         pace.set_rate(1_000_000.0, true, true);
         pace.spend(0, 100_000);
-        let at = pace.ready_at_us(1_200);
+        let at = pace.ready_at_us(0, 1_200);
         pace.set_rate(1_000_000.0, true, false);
-        assert!(at > pace.ready_at_us(1_200) * 14 / 10);
+        assert!(at > pace.ready_at_us(0, 1_200) * 14 / 10);
     }
 
     #[test]
@@ -99,7 +100,7 @@ mod tests {
         pace.set_rate(80_000.0, true, false);
         pace.spend(1_000_000, 4_000);
         assert_eq!(pace.available(1_000_000), 0);
-        let at = pace.ready_at_us(1_200);
+        let at = pace.ready_at_us(1_000_000, 1_200);
         assert!(at > 1_100_000, "{at}");
         assert!(pace.available(at) + 1 >= 1_200);
     }

@@ -114,6 +114,12 @@ impl Probe {
         shown
     }
 
+    /// What a burst showed is to be shown once more, soon.
+    pub fn again(&mut self, now_us: u64) {
+        self.wait_us = NEXT_US.0;
+        self.next_at_us = now_us + self.wait_us;
+    }
+
     /// The line has just turned out to be narrower: nothing is tried for a while.
     pub fn back_off(&mut self, now_us: u64) {
         self.burst = None;

@@ -57,6 +57,11 @@ impl Rate {
         self.bps
     }
 
+    /// Where the line's limit was found to be, if it was, bit/s.
+    pub fn limit_bps(&self) -> Option<f64> {
+        self.limit.map(|(mean, _)| mean)
+    }
+
     /// When it last went down, µs.
     pub fn decreased_at_us(&self) -> Option<u64> {
         self.decreased_at_us

@@ -49,6 +49,8 @@ pub struct Sent {
     first: u64,
     /// The number behind the highest that was settled.
     settled: u64,
+    /// Bytes of the packets from there on.
+    in_flight: usize,
 }
 
 impl Sent {
@@ -59,9 +61,14 @@ impl Sent {
                 || self.ring.len() >= SENT_MAX
                 || now_us.saturating_sub(oldest.at_us) > AWAITED_US)
         {
+            if self.first >= self.settled {
+                self.in_flight -= usize::from(oldest.bytes);
+            }
             self.ring.pop_front();
             self.first += 1;
         }
+        let bytes = bytes.min(usize::from(u16::MAX));
+        self.in_flight += bytes;
         let number = self.first + self.ring.len() as u64;
         self.ring.push_back(Packet { at_us: now_us, bytes: bytes as u16, probe, state: State::Awaited });
         number as u16
@@ -70,8 +77,14 @@ impl Sent {
     /// Settles a number; `None` if it was never given out, is forgotten, or was settled this way before.
     pub fn settle(&mut self, wire: u16, has_arrived: bool) -> Option<Settled> {
         let place = usize::from(wire.wrapping_sub(self.first as u16));
+        let settled = self.first + place as u64 + 1;
+        if place < self.ring.len() && settled > self.settled {
+            let from = self.settled.saturating_sub(self.first) as usize;
+            let passed: usize = self.ring.range(from..=place).map(|packet| usize::from(packet.bytes)).sum();
+            self.in_flight -= passed;
+            self.settled = settled;
+        }
         let packet = self.ring.get_mut(place)?;
-        self.settled = self.settled.max(self.first + place as u64 + 1);
         let before = packet.state;
         match (before, has_arrived) {
             (State::Arrived, _) | (State::Missing, false) => None,
@@ -110,6 +123,11 @@ impl Sent {
     /// When the oldest packet was sent of which no feedback speaks, nor of any after it, µs.
     pub fn unanswered_since_us(&self) -> Option<u64> {
         self.ring.get(self.settled.saturating_sub(self.first) as usize).map(|packet| packet.at_us)
+    }
+
+    /// Bytes of which no feedback speaks yet, nor of anything after them.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.in_flight
     }
 
     /// Memory held, in bytes.
@@ -159,9 +177,13 @@ mod tests {
                 prop_assert_eq!(sent.push(number * 100, 1_000, 0), number as u16);
             }
             let mut arrived = 0;
+            let mut reached = 0;
             for (wire, has_arrived) in reports {
+                let place = usize::from(wire.wrapping_sub(sent.first as u16));
+                if place < sent.len() { reached = reached.max(place + 1); }
                 let settled = sent.settle(wire, has_arrived);
                 arrived += usize::from(matches!(settled, Some(Settled::Arrived(_) | Settled::Late(_))));
+                prop_assert_eq!(sent.in_flight_bytes(), 1_000 * (sent.len() - reached));
             }
             prop_assert!(arrived <= sent.len() && sent.len() <= SENT_MAX);
         }

@@ -75,11 +75,11 @@ impl Room {
     fn after_flush(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let subscriber = &mut peer.subscriber;
-        let (Some(line), Some(first)) = (&subscriber.line, subscriber.queue.first()) else { return };
+        let (Some(line), Some(first)) = (&mut subscriber.line, subscriber.queue.first()) else { return };
         let waiting: usize = subscriber.queue.iter().map(length_of).sum();
         let takes = waiting as f64 * 8.0 / line.bps().unwrap_or(f64::MAX);
         if takes <= WAIT_MAX.as_secs_f64() {
-            let at = line.may_send_at(length_of(first));
+            let at = line.may_send_at(now, length_of(first));
             peer.held_until = Some(at);
             self.release_at = Some(self.release_at.map_or(at, |other| other.min(at)));
             return;
