@@ -67,6 +67,17 @@ impl Run {
 /// Sends sound and as much picture as the estimate says, up to `source_bps`, for so long, over what `line` says at each
 /// millisecond.
 fn run(seed: u64, seconds: u64, source_bps: f64, line: impl Fn(u64) -> Line) -> Run {
+    run_moving(seed, seconds, source_bps, None, line)
+}
+
+/// The same; at `moves_at_ms` it is known that packets take another way.
+fn run_moving(
+    seed: u64,
+    seconds: u64,
+    source_bps: f64,
+    moves_at_ms: Option<u64>,
+    line: impl Fn(u64) -> Line,
+) -> Run {
     println!("seed {seed}");
     #[expect(
         clippy::disallowed_methods,
@@ -89,6 +100,9 @@ fn run(seed: u64, seconds: u64, source_bps: f64, line: impl Fn(u64) -> Line) -> 
     for ms in 0..seconds * 1_000 {
         let now_us = ms * 1_000;
         let line = line(ms);
+        if moves_at_ms == Some(ms) {
+            downlink.begin_on_another_way(at(now_us));
+        }
         let mut put = |bytes: usize, number: Option<u16>, random: &mut Random| {
             let wait_us = free_at_us.saturating_sub(now_us);
             waited_ms = wait_us as f64 / 1e3;
@@ -261,7 +275,7 @@ fn a_hole_of_five_seconds_is_got_over() {
         let hole = |ms: u64| (20_000..25_000).contains(&ms);
         let run = run(seed, 60, 1e6, |ms| Line { loss: f64::from(u8::from(hole(ms))), ..Line::of(3e6) });
         let back = run.between(25_000, 60_000).find(|s| s.estimate_bps > 0.7e6).map(|s| s.ms - 25_000);
-        assert!(back.is_some_and(|ms| ms <= 8_000), "seed {seed}: back after {back:?} ms");
+        assert!(back.is_some_and(|ms| ms <= 2_000), "seed {seed}: back after {back:?} ms");
     }
 }
 
@@ -273,6 +287,18 @@ fn a_way_that_becomes_longer_is_not_taken_for_a_narrow_one_for_long() {
         let estimate = run.mean(32_000, 60_000, |s| s.estimate_bps);
         assert!(estimate > 0.8e6, "seed {seed}: {estimate}");
     }
+}
+
+#[test]
+fn another_way_that_is_longer_costs_no_picture() {
+    let least = |moves_at_ms| {
+        let delay_ms = |ms: u64| if ms < 20_000 { 20.0 } else { 170.0 };
+        let run =
+            run_moving(3, 40, 0.7e6, moves_at_ms, |ms| Line { delay_ms: delay_ms(ms), ..Line::of(3e6) });
+        run.between(20_000, 40_000).map(|s| s.estimate_bps).fold(f64::MAX, f64::min)
+    };
+    assert!(least(None) < 0.5e6, "taken for a queue: {}", least(None));
+    assert!(least(Some(20_000)) > 0.8e6, "{}", least(Some(20_000)));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use super::{PLIS_MAX, PeerKey, Room};
 use crate::{
-    down::{Queued, Subscriber, resend::spacing},
+    down::{CROWDED_FOR, Queued, Subscriber, resend::spacing},
     egress::Egress,
     rtp::{
         rtcp::{self, Rtcp},
@@ -141,10 +141,11 @@ impl Room {
         let Some(line) = &mut peer.subscriber.line else { return };
         let before = *line.counters();
         let (arrived, missing) = line.handle_feedback(now, feedback);
+        let is_crowded = line.is_crowded(now, CROWDED_FOR);
         let after = line.counters();
         self.counters.feedback_refused += after.feedback_refused - before.feedback_refused;
         self.counters.feedback_unknown += after.feedback_unknown - before.feedback_unknown;
-        if let Some(lost) = (missing * 255).checked_div(arrived + missing) {
+        if let Some(lost) = (missing * 255).checked_div(arrived + missing).filter(|_| !is_crowded) {
             peer.subscriber.redundancy.set_loss(now, lost as u8, arrived + missing);
         }
     }
