@@ -531,6 +531,12 @@ impl Simulation {
                 if let Some(byte) = junk.first_mut() {
                     *byte = 0x80 | *byte & 0x3f;
                 }
+                // Not by chance a packet of one of this person's lines, which would be forwarded.
+                if let Some(byte) = junk.get_mut(1)
+                    && matches!(*byte & 0x7f, 63 | 96 | 97 | 111)
+                {
+                    *byte ^= 0x40;
+                }
                 self.meeting.hand_in(person, &junk);
                 self.meeting.hand_in_rtcp(person, &junk);
             }
@@ -608,19 +614,22 @@ impl Simulation {
             heard.dedup();
             assert_eq!(before, heard.len(), "someone is heard twice");
             assert!(!heard.contains(&person), "someone hears themselves");
-            assert_eq!(
-                heard.len(),
-                audio.clone().count().min(self.clients.len() - 1),
-                "an audio slot is left empty"
-            );
+            // A line that was narrow gets its voices back one by one.
+            let all = audio.clone().count().min(self.clients.len() - 1);
+            let least = if self.has_feedback && !is_patient { 1 } else { all };
+            assert!((least..=all).contains(&heard.len()), "{} of {all} audio slots are used", heard.len());
+            let mut firsts = Vec::new();
             for slot in audio {
                 let Some(from) = self.meeting.slot_state(person, slot.mid.as_str()) else { continue };
-                let watch = self.clients[person].watches.get(&slot.ssrc).expect("sound came");
-                let first = watch.calm.first().map(|(at, _, _)| *at - self.calm_at);
-                assert!(first.is_some_and(|after| after <= HEARD_MAX), "heard only after {first:?} of calm");
-                let last = watch.calm.last().map(|(at, from, _)| (self.end - *at < 100 * MS, *from));
-                assert_eq!(last, Some((true, from)), "sound is who it is said to be, to the end");
+                let Some(watch) = self.clients[person].watches.get(&slot.ssrc) else { continue };
+                firsts.extend(watch.calm.first().map(|(at, _, _)| *at - self.calm_at));
+                let Some((at, last, _)) = watch.calm.last() else { continue };
+                if self.end - *at < 100 * MS {
+                    assert_eq!(*last, from, "sound is who it is said to be, to the end");
+                }
             }
+            let first = firsts.iter().min();
+            assert!(first.is_some_and(|after| *after <= HEARD_MAX), "somebody is heard only after {first:?}");
         }
     }
 }

@@ -4,7 +4,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Page } from '@playwright/test';
+import type { Locator, Page } from '@playwright/test';
 import { startBridge, startBridgeAt, type Bridge } from '../harness/bridge.ts';
 import { Ear, longest } from '../harness/ear.ts';
 import { Link } from '../harness/link.ts';
@@ -179,8 +179,15 @@ test('who has a bad line is told so in their language, and the others see it', a
   seat,
   link: meeting,
   bridge,
+  cast,
 }) => {
   const line = await Link.open(bridge.port);
+  const figures: Record<string, number> = {};
+  /** Waits until a sign is there or gone; how long that took is told. */
+  const awaited = async (what: string, since: number, sign: Locator, count: number) => {
+    await expect(sign).toHaveCount(count);
+    figures[what] = Date.now() - since;
+  };
   try {
     const ana = await seat({ isRestless: true });
     const berta = await seat({ context: { locale: 'es-ES' } });
@@ -207,14 +214,23 @@ test('who has a bad line is told so in their language, and the others see it', a
     }
 
     line.order({ profile: { up: { loss: 0.2 }, down: { rate_kbps: 80 } } });
-    await expect(mark('Weak connection')).toBeAttached();
+    const narrowed = Date.now();
+    await Promise.all([
+      awaited('Ana sees the sign after', narrowed, mark('Weak connection'), 1),
+      awaited('Berta is told after', narrowed, weak, 1),
+      awaited('"paused" after', narrowed, paused, 1),
+    ]);
     await expect(weak).toBeVisible();
-    await expect(paused).toBeVisible();
     // Of Ana's own line there is nothing to say.
     await expect(ana.page.getByText('Your connection is weak')).toHaveCount(0);
 
     line.order({ profile: 'clean' });
-    for (const sign of [mark('Weak connection'), weak, paused]) await expect(sign).toHaveCount(0);
+    const widened = Date.now();
+    await Promise.all([
+      awaited('the sign is gone after', widened, mark('Weak connection'), 0),
+      awaited('the sentence after', widened, weak, 0),
+      awaited('"paused" is gone after', widened, paused, 0),
+    ]);
     await expect.poll(() => berta.picture('Ana')).toBe(ana.camera);
 
     line.order({ profile: 'black-hole' });
@@ -226,6 +242,7 @@ test('who has a bad line is told so in their language, and the others see it', a
     await expect(mark('Connection lost')).toHaveCount(0);
     await berta.expectHears([ana], [ana, berta]);
     await expect(berta.page.getByText(/Casi nada pasa|se interrumpieron/)).toHaveCount(0);
+    tell('signs of a bad line', cast, figures);
   } finally {
     await line.close();
   }
