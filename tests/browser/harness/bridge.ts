@@ -66,6 +66,11 @@ export class Program {
     await this.#ended;
   }
 
+  /** Asks it to end and does not wait. */
+  terminate(): void {
+    this.#child.kill('SIGTERM');
+  }
+
   /** It stands still, as on a machine that is out of breath: nothing is answered and nothing is closed. */
   stall(): void {
     this.#child.kill('SIGSTOP');

@@ -28,6 +28,9 @@ const PADDING_BYTES: usize = 240;
 /// Padding of a packet that only asks for feedback: the byte that counts itself.
 const SOUNDING_BYTES: usize = 1;
 
+/// Places of slots among their peer's.
+type Places = ArrayVec<u16, { crate::down::SLOTS_MAX }>;
+
 impl Room {
     /// Writes all that a peer is to be sent now.
     pub fn flush<E: Egress>(&mut self, now: Instant, key: PeerKey, egress: &mut E) {
@@ -40,20 +43,29 @@ impl Room {
         // Lent out, so that the histories of others can be read while this peer's slots are counted.
         let mut subscriber = std::mem::take(&mut peer.subscriber);
         self.write_rtcp(now, key, &mut subscriber, egress);
-        self.write_queue(now, &mut subscriber, egress);
+        let mut torn = Places::new();
+        self.write_queue(now, &mut subscriber, &mut torn, egress);
         write_padding(now, &mut subscriber, egress);
         if let Some(peer) = self.peers.get_mut(key) {
             peer.subscriber = subscriber;
         }
+        self.begin_again(now, key, torn);
         self.after_flush(now, key);
     }
 
-    fn write_queue<E: Egress>(&mut self, now: Instant, subscriber: &mut Subscriber, egress: &mut E) {
+    /// Slots of which a picture waited for so long that its history has lost a part of it are `torn`.
+    fn write_queue<E: Egress>(
+        &mut self,
+        now: Instant,
+        subscriber: &mut Subscriber,
+        torn: &mut Places,
+        egress: &mut E,
+    ) {
         let may_send = subscriber.line.as_mut().map_or(usize::MAX, |line| line.may_send(now));
         let waiting: usize =
             subscriber.queue.iter().filter(|queued| queued.is_picture()).map(length_of).sum();
         if waiting <= may_send {
-            self.write_range(now, subscriber, 0, subscriber.queue.len(), egress);
+            self.write_range(now, subscriber, 0, subscriber.queue.len(), torn, egress);
             subscriber.queue.clear();
             return;
         }
@@ -67,8 +79,11 @@ impl Room {
             fits
         });
         let count = sound + pictures.count();
-        self.write_range(now, subscriber, 0, count, egress);
+        self.write_range(now, subscriber, 0, count, torn, egress);
         subscriber.queue.drain(..count);
+        if !torn.is_empty() {
+            subscriber.queue.retain(|queued| queued.original.is_some() || !torn.contains(&queued.slot));
+        }
     }
 
     /// Has what is left of a peer's queue wait for its turn, or gives it up where it would wait too long.
@@ -84,14 +99,19 @@ impl Room {
             self.release_at = Some(self.release_at.map_or(at, |other| other.min(at)));
             return;
         }
-        let mut given_up = ArrayVec::<u16, { crate::down::SLOTS_MAX }>::new();
+        let mut given_up = Places::new();
         self.counters.dropped_late += subscriber.queue.len() as u64;
         for queued in subscriber.queue.drain(..) {
             if !given_up.contains(&queued.slot) {
                 let _ = given_up.try_push(queued.slot);
             }
         }
-        for place in given_up {
+        self.begin_again(now, key, given_up);
+    }
+
+    /// Pictures of these slots go on with their next key frames.
+    fn begin_again(&mut self, now: Instant, key: PeerKey, places: Places) {
+        for place in places {
             let at = SlotRef { peer: key, slot: place };
             let Some((left, awaited)) = self.slot_mut(at).map(Slot::begin_again) else { continue };
             if let Some(left) = left {
@@ -125,6 +145,7 @@ impl Room {
         subscriber: &mut Subscriber,
         start: usize,
         end: usize,
+        torn: &mut Places,
         egress: &mut E,
     ) {
         let mut run_end = 0;
@@ -135,11 +156,19 @@ impl Room {
                 (run_end, run_bytes) = frame_run(&queue[..end], place);
             }
             let Some(slot) = slots.get_mut(usize::from(queued.slot)) else { continue };
+            let is_of_picture = queued.is_picture() && queued.original.is_none();
+            if is_of_picture && torn.contains(&queued.slot) {
+                self.counters.dropped_overwritten += 1;
+                continue;
+            }
             let source = queued.source;
             let layer =
                 self.peers.get(source.peer).and_then(|peer| peer.publisher.layer(source.kind, source.layer));
             let Some(kept) = layer.and_then(|layer| layer.history.get(queued.kept)) else {
                 self.counters.dropped_overwritten += u64::from(!queued.is_repeat);
+                if is_of_picture {
+                    let _ = torn.try_push(queued.slot); // has room for every slot
+                }
                 continue;
             };
             if queued.is_repeat {

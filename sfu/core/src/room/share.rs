@@ -27,6 +27,9 @@ const VOICE_BPS: f64 = 60_000.0;
 /// A line below the first rate carries one voice well, below the second two; bit/s.
 const VOICES_BPS: [f64; 2] = [130_000.0, 200_000.0];
 
+/// It takes a fifth more to get a voice back than to keep it.
+const VOICE_BACK: f64 = 1.2;
+
 /// For so long after a queue nothing is repeated.
 const UNREPEATED_FOR: Duration = Duration::from_millis(500);
 
@@ -106,8 +109,11 @@ impl Room {
         let allocation = allocate((bps - sound).max(0.0) * SHARED, &pictures, may_raise);
         peer.line.is_short = due.iter().zip(&allocation.grants).any(|(due, grant)| grant < due);
         // What is probed for at any time is the next step and not the whole dream.
-        let wanted =
-            sound + (allocation.wished_bps.min(allocation.granted_bps * 2.0 + 400_000.0)) * PROBE_MARGIN;
+        let pictures_bps = allocation.wished_bps.min(allocation.granted_bps * 2.0 + 400_000.0);
+        // Whoever shows no pictures still wants the voice back that the line did not carry.
+        let next_voice_bps =
+            VOICES_BPS.get(peer.voices_max.wrapping_sub(1)).map_or(0.0, |least| least * VOICE_BACK);
+        let wanted = (sound + pictures_bps * PROBE_MARGIN).max(next_voice_bps * PROBE_MARGIN);
         if let Some(line) = &mut peer.subscriber.line
             && let Some(bytes) = line.begin_probe(now, wanted)
         {
@@ -179,11 +185,10 @@ impl Room {
     fn limit_voices(&mut self, now: Instant, key: PeerKey, bps: f64) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let before = peer.voices_max;
-        // It takes a fifth more to get a voice back than to keep it.
         let fits = |voices: usize| {
             VOICES_BPS
                 .get(voices - 1)
-                .is_none_or(|least| bps >= if before > voices { *least } else { least * 1.2 })
+                .is_none_or(|least| bps >= if before > voices { *least } else { least * VOICE_BACK })
         };
         let voices = if !fits(1) {
             1
@@ -203,7 +208,7 @@ impl Room {
     fn sound_line(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let Subscriber { line, redundancy, .. } = &mut peer.subscriber;
-        let depends = peer.line.is_short || redundancy.repeats() > 0;
+        let depends = peer.line.is_short || redundancy.repeats() > 0 || peer.voices_max < usize::MAX;
         if depends && line.as_ref().is_some_and(|line| line.is_sounding_due(now)) {
             peer.subscriber.is_sounding = true;
             self.mark_dirty(key);

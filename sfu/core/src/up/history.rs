@@ -5,6 +5,7 @@
 //! up in one step and, once overwritten, is not found.
 
 use crate::rtp::sequence::Sequence;
+use arrayvec::ArrayVec;
 use std::time::{Duration, Instant};
 
 /// How much is kept at least, bounds permitting: a resend that comes later than this is of no use to a conversation.
@@ -21,6 +22,12 @@ pub const PACKETS_MAX: usize = 1_024;
 
 /// Packets that the first packet makes room for: [`KEEP`] of Opus.
 const PACKETS_MIN: usize = 32;
+
+/// How far marks are apart: half of [`KEEP`] costs no more than as much again in memory.
+const MARK_EVERY: Duration = Duration::from_millis(250);
+
+/// Marks within [`KEEP`], one before it and one that is being made.
+const MARKS_MAX: usize = 4;
 
 /// A kept packet.
 #[derive(Clone, Copy, Debug)]
@@ -54,10 +61,13 @@ pub struct History {
     base: u64,
     /// What lay below this position was overwritten before the ring last grew.
     floor: u64,
-    mark: Option<Mark>,
+    /// The first is [`KEEP`] old or older, unless all that is kept is younger: nothing since then is overwritten while
+    /// there is room to grow.
+    marks: ArrayVec<Mark, MARKS_MAX>,
+    pushed_at: Option<Instant>,
 }
 
-/// The start of the running span of [`KEEP`]: nothing since then is overwritten while there is room to grow.
+/// A moment, and what was kept next.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     at: Instant,
@@ -73,10 +83,17 @@ impl History {
             self.bytes = vec![0; BYTES_MIN];
             self.index = vec![Entry::default(); PACKETS_MIN];
         }
-        if self.mark.is_none_or(|mark| now.saturating_duration_since(mark.at) >= KEEP) {
-            self.mark = Some(Mark { at: now, head: self.head, sequence: sequence.0 });
+        let is_old = |at: Instant, age: Duration| now.saturating_duration_since(at) >= age;
+        if self.pushed_at.replace(now).is_some_and(|at| is_old(at, KEEP)) {
+            self.marks.clear();
         }
-        if let Some(mark) = self.mark {
+        if self.marks.last().is_none_or(|mark| is_old(mark.at, MARK_EVERY)) {
+            self.marks.push(Mark { at: now, head: self.head, sequence: sequence.0 });
+        }
+        while self.marks.get(1).is_some_and(|mark| is_old(mark.at, KEEP)) {
+            self.marks.remove(0);
+        }
+        if let Some(&mark) = self.marks.first() {
             // What is skipped at the end of the ring takes up room, too.
             let written =
                 |it: &Self| (it.head - mark.head) as usize + it.skip_before(payload.len()) + payload.len();
@@ -190,13 +207,14 @@ mod tests {
         #[test]
         fn what_comes_within_the_time_that_is_kept_is_found(
             before in proptest::collection::vec((1_usize..1_390, 0_u64..40), 0..60),
+            pause_ms in 0_u64..1_000,
             burst in proptest::collection::vec((1_usize..1_390, 0_u64..5), 1..90),
         ) {
             let mut now = crate::up::test_epoch();
             let mut history = History::default();
             let mut sequence = Sequence::first(7);
             let mut kept = Vec::new();
-            for (length, wait_ms) in before.into_iter().chain([(1, 1_000)]).chain(burst) {
+            for (length, wait_ms) in before.into_iter().chain([(1, pause_ms)]).chain(burst) {
                 now += Duration::from_millis(wait_ms);
                 sequence = sequence.plus(1);
                 let payload = payload_of(sequence.0, length);
