@@ -1,7 +1,7 @@
 //! Clients of the TURN relay that come over TCP, in clear or in TLS (RFC 8656 section 3.1): their messages follow each
 //! other in a stream.
 //!
-//! Knows nothing of what they mean. A stream that has no allocation ten seconds after it was opened is cut, and so is
+//! Knows nothing of what they mean. A stream that has no allocation ten seconds after its first bytes is cut, and so is
 //! one in which nobody can tell any more where a message begins. Its queue is the same as that of other media over TCP.
 
 use crate::stream::{self, Queue};

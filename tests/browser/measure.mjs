@@ -3,6 +3,7 @@
 //
 //   node measure.mjs [JOINS]      after "tests/run build"; better with a release build:
 //   ASAMBLEA_PROFILE=release node measure.mjs
+//   ASAMBLEA_WAY="turn udp" node measure.mjs      through the relay alone; also "turn tcp"
 //
 // Prints JSON and a table in Markdown.
 

@@ -41,6 +41,18 @@ async fn who_is_relayed_over_udp_or_tcp_meets_who_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_has_nothing_but_tls_meets_who_has_udp_whether_they_name_the_protocol_or_not() {
+    let bridge = bridge().await;
+    let ana = join(&bridge, 1, Some(Way::Tls { is_named: true })).await;
+    let berta = join(&bridge, 2, Some(Way::Tls { is_named: false })).await;
+    let carlos = join(&bridge, 3, None).await;
+    for (bot, other) in [(&ana, 3), (&berta, 3), (&carlos, 1), (&carlos, 2)] {
+        until_flowing(bot, other).await;
+    }
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_goes_on_while_a_relayed_member_vanishes_and_another_comes() {
     let bridge = bridge().await;
     let (ana, berta) = (join(&bridge, 1, Some(Way::Udp)).await, join(&bridge, 2, Some(Way::Tcp)).await);

@@ -16,6 +16,9 @@
 //! How much of it goes to whom is decided beside that path, at ticks: [`bwe`] measures each subscriber's line and shares
 //! it out.
 //!
+//! [`turn`] is the relay for those who reach us in no other way: what comes through it joins the journey at its first
+//! step.
+//!
 //! [`negotiate`] stands beside: it turns a browser's offer into an answer and into what the packet path needs to
 //! know, away from the packet path.
 #![forbid(unsafe_code)]

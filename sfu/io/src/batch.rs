@@ -439,6 +439,24 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_leaves_from_the_address_that_was_asked() {
+        for (wildcard, asked, is_ipv6) in [("0.0.0.0:0", "127.0.0.5", false), ("[::]:0", "::1", true)] {
+            let Ok(b) = UdpSocket::bind(wildcard) else { continue }; // a machine without IPv6
+            enable_packet_info(b.as_fd(), is_ipv6).unwrap();
+            let asked: IpAddr = asked.parse().unwrap();
+            let a = UdpSocket::bind(wildcard).unwrap();
+            a.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            a.send_to(b"x", (asked, b.local_addr().unwrap().port())).unwrap();
+            let mut inbox = Inbox::new(2, 100);
+            assert_eq!(receive_some(&mut inbox, &b), 1);
+            let message = inbox.message(0);
+            send_from(b.as_fd(), b"answer", message.remote.unwrap(), message.local).unwrap();
+            let (length, from) = a.recv_from(&mut [0; 100]).unwrap();
+            assert_eq!((length, from.ip()), (6, asked));
+        }
+    }
+
+    #[test]
     fn packet_information_names_the_address_a_datagram_was_sent_to() {
         for (wildcard, target, is_ipv6) in [("0.0.0.0:0", "127.0.0.5", false), ("[::]:0", "::1", true)] {
             let Ok(b) = UdpSocket::bind(wildcard) else { continue }; // a machine without IPv6

@@ -27,6 +27,41 @@ export function relayOnly({ way }: Walls): void {
   } as typeof RTCPeerConnection;
 }
 
+/**
+ * Runs in the page: a network in which no direct way works, though candidates are found, and the relay is reached in one
+ * way. The page has to find that out by itself.
+ */
+export function noDirectWay({ way }: Walls): void {
+  const connections: RTCPeerConnection[] = [];
+  const direct = new WeakSet<RTCPeerConnection>();
+  Object.assign(globalThis, { __connections: connections });
+  const [scheme, transport] = way.split(' ');
+  globalThis.RTCPeerConnection = class extends RTCPeerConnection {
+    constructor(configuration?: RTCConfiguration) {
+      const iceServers = configuration?.iceServers ?? [];
+      const isDirect = iceServers.length === 0;
+      const walled = iceServers.map((server) => ({
+        ...server,
+        urls: [server.urls]
+          .flat()
+          .filter((url) => url.startsWith(`${scheme}:`) && url.endsWith(`transport=${transport}`)),
+      }));
+      // With the relay, what is direct comes to nothing in any case.
+      super({ ...configuration, iceServers: walled, iceTransportPolicy: isDirect ? 'all' : 'relay' });
+      if (isDirect) direct.add(this);
+      connections.push(this);
+    }
+
+    override async setRemoteDescription(description?: RTCSessionDescriptionInit): Promise<void> {
+      const sdp = description?.sdp ?? '';
+      const type = description?.type ?? 'answer';
+      // An address that nobody has (RFC 5737) in place of the bridge's.
+      const walled = sdp.replace(/^(a=candidate:\S+ \d+ \S+ \d+) \S+ /gm, '$1 192.0.2.1 ');
+      await super.setRemoteDescription({ type, sdp: direct.has(this) ? walled : sdp });
+    }
+  } as typeof RTCPeerConnection;
+}
+
 /** Runs in the page: changes nothing, but lets `ways` be asked. */
 export function watchWays(): void {
   const connections: RTCPeerConnection[] = [];

@@ -1,7 +1,7 @@
 // Browsers that allow relayed candidates only, and networks that let out little: the bridge's own TURN relay.
 
 import { expectEveryoneMeets } from '../harness/person.ts';
-import { relayOnly, watchWays, ways } from '../harness/relay.ts';
+import { noDirectWay, relayOnly, watchWays, ways } from '../harness/relay.ts';
 import { expect, test } from '../harness/test.ts';
 
 for (const transport of ['udp', 'tcp']) {
@@ -19,6 +19,15 @@ for (const transport of ['udp', 'tcp']) {
     await ana.expectHears([carlos], [ana, carlos]);
   });
 }
+
+test('where no direct way works the relay is tried, and remembered', async ({ seat, link }) => {
+  const [ana, berta] = [await seat(), await seat()];
+  await ana.page.addInitScript(noDirectWay, { way: 'turn tcp' });
+  for (const person of [ana, berta]) await person.join(link);
+  await expectEveryoneMeets([ana, berta]);
+  expect(await ways(ana)).toEqual(['relay tcp']);
+  expect(await ana.page.evaluate(() => localStorage.getItem('asamblea-relay'))).toBe('{"isNeeded":true}');
+});
 
 test('a browser that remembers the relay goes without where there is a direct way', async ({
   seat,

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Person } from '../harness/person.ts';
+import { relayOnly } from '../harness/relay.ts';
 import { expect, test } from '../harness/test.ts';
 
 test('from "Join" to the first frame', async ({ seat, house, cast, link }) => {
@@ -12,6 +13,8 @@ test('from "Join" to the first frame', async ({ seat, house, cast, link }) => {
   const times: number[] = [];
   for (let i = 0; i < Number(process.env['ASAMBLEA_JOINS']); i++) {
     const guest = await Person.at(browser, 1);
+    const way = process.env['ASAMBLEA_WAY'];
+    if (way) await guest.page.addInitScript(relayOnly, { way });
     await guest.open(link);
     // People read the page before they press the button: the preview is there by then.
     const preview = () => guest.page.evaluate(() => window.__oracle.see().map((seen) => seen.colour));

@@ -81,7 +81,10 @@ describe('the relay', () => {
 
   test('is not tried over TLS where the certificate is the bridge’s own', () => {
     const own = iceServers({ protocol: 'https:', host: 'meet.example' }, { ...relay, tls: false });
-    expect(own[0]?.urls).toEqual(['turn:meet.example:443?transport=udp', 'turn:meet.example:443?transport=tcp']);
+    expect(own[0]?.urls).toEqual([
+      'turn:meet.example:443?transport=udp',
+      'turn:meet.example:443?transport=tcp',
+    ]);
   });
 
   test('is nowhere where the bridge has none', () => {

@@ -200,14 +200,11 @@ impl<'a> Message<'a> {
             let value_bytes = usize::from(u16_at(bytes, at + 2));
             let value = bytes.get(at + 4..at + 4 + value_bytes).ok_or(TurnDrop::Malformed)?;
             match kind {
-                FINGERPRINT => {
-                    if value.len() != 4
-                        || at + 8 != bytes.len()
-                        || u32_at(value, 0) != crc32(&bytes[..at]) ^ FINGERPRINT_XOR
-                    {
-                        return Err(TurnDrop::Malformed);
-                    }
-                }
+                FINGERPRINT
+                    if value.len() == 4
+                        && at + 8 == bytes.len()
+                        && u32_at(value, 0) == crc32(&bytes[..at]) ^ FINGERPRINT_XOR => {}
+                FINGERPRINT => return Err(TurnDrop::Malformed),
                 // Nothing but the fingerprint counts behind the integrity (RFC 8489 section 14.5).
                 _ if self.integrity_at.is_some() => {}
                 MESSAGE_INTEGRITY if value.len() == INTEGRITY_BYTES => self.integrity_at = Some(at),

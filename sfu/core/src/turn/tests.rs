@@ -20,6 +20,11 @@ fn secret() -> TurnSecret {
     TurnSecret::new([9; 32])
 }
 
+#[allow(clippy::disallowed_methods, reason = "tests need some first moment; nothing depends on which")]
+fn now() -> Now {
+    Now { at: Instant::now(), unix_s: UNIX_S }
+}
+
 /// Of someone who holds nothing.
 fn greet(secret: &TurnSecret, now_s: u64, from: SocketAddr, bytes: &[u8]) -> Stranger {
     secret.greet(now_s, from, bytes, |_| false)
@@ -91,7 +96,7 @@ impl Scene {
     fn new() -> Self {
         let secret = secret();
         let mut client = Client::new(&secret);
-        let now = Now { at: Instant::now(), unix_s: UNIX_S };
+        let now = now();
         let allocation = begin(now, &secret, &client.allocate()).expect("granted").0;
         Self { secret, client, allocation, now }
     }
@@ -136,7 +141,7 @@ fn who_proves_the_password_and_the_address_is_admitted() {
     let mut client_ = Client::new(&secret);
     let request = client_.allocate();
     assert_eq!(greet(&secret, UNIX_S, client(), &request), Stranger::Admit);
-    let now = Now { at: Instant::now(), unix_s: UNIX_S };
+    let now = now();
     let (allocation, reply) = begin(now, &secret, &request).expect("granted");
     assert_eq!(allocation.username(), client_.user.username);
     let id: [u8; 12] = request[8..20].try_into().unwrap();
@@ -220,7 +225,7 @@ fn a_request_without_an_allocation_is_a_mismatch() {
 #[test]
 fn what_cannot_be_allocated_says_why() {
     let secret = secret();
-    let now = Now { at: Instant::now(), unix_s: UNIX_S };
+    let now = now();
     let mut client_ = Client::new(&secret);
     let mut code = |add: &dyn Fn(Builder) -> Builder| {
         begin(now, &secret, &client_.request(ALLOCATE, add)).map(|_| 0).unwrap_or_else(|code| code)
@@ -281,7 +286,7 @@ fn a_repeated_request_gets_the_same_answer() {
     let secret = secret();
     let mut client_ = Client::new(&secret);
     let request = client_.allocate();
-    let now = Now { at: Instant::now(), unix_s: UNIX_S };
+    let now = now();
     let (mut allocation, reply) = begin(now, &secret, &request).expect("granted");
     assert_eq!(allocation.handle(now, &secret, &request), Action::Reply(reply));
 }
