@@ -397,7 +397,7 @@ fn room_config(now: Instant, pad_runs: bool) -> RoomConfig {
 }
 
 /// Random bytes, fit for secrets.
-fn random<const BYTES: usize>() -> [u8; BYTES] {
+pub(crate) fn random<const BYTES: usize>() -> [u8; BYTES] {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).expect("a system that gave random bytes at the start goes on doing so");
     bytes

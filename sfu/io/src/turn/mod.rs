@@ -10,7 +10,7 @@ mod thread;
 pub(crate) use thread::{TurnMail, TurnSender, TurnThread};
 
 use crate::carrier::{Admission, Carriage, Carrier, Inlet};
-use crate::plane::candidates;
+use crate::plane::{candidates, random};
 use crate::port::LocalPort;
 use crate::stats::TurnStats;
 use asamblea_sfu_core::turn::{
@@ -63,9 +63,10 @@ impl TurnServer {
         }
     }
 
-    /// See [`TurnSecret::credentials`].
+    /// Fresh credentials; see [`TurnSecret::credentials`]. No two are the same: tokens of one second may be, and those who
+    /// have them would share a quota.
     pub fn credentials(&self, until: SystemTime, bound_to: &[u8]) -> Credentials {
-        self.secret.credentials(unix_s(until), bound_to)
+        self.secret.credentials(unix_s(until), &[&random::<16>(), bound_to].concat())
     }
 
     /// Judges a message from an address without an allocation; see [`TurnSecret::greet`].

@@ -121,6 +121,14 @@ fn joined() -> (MediaPlane, impl Fn() -> Vec<u8>) {
 }
 
 #[test]
+fn people_who_come_in_one_second_share_no_quota() {
+    let (plane, _check) = joined();
+    let until = SystemTime::now();
+    let usernames = [0; 2].map(|_| plane.turn().credentials(until, b"a token").username);
+    assert_ne!(usernames[0], usernames[1]);
+}
+
+#[test]
 fn a_check_through_an_allocation_is_answered_through_it() {
     let (plane, check) = joined();
     let mut client = Client::new(&plane);
