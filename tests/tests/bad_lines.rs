@@ -96,7 +96,7 @@ async fn a_tenth_of_the_packets_lost_each_way_costs_little_speech_and_few_pictur
             assert!(spoken > 150 && shown > 50, "{spoken} packets of sound, {shown} frames");
             let missed = spoken - heard;
             assert!(missed * 100 <= spoken * missed_max, "{name}: {who} misses {missed} of {spoken}");
-            assert!(seen * 100 >= shown * 90, "{name}: {who} misses {} of {shown} frames", shown - seen);
+            assert!(seen * 100 >= shown * 80, "{name}: {who} misses {} of {shown} frames", shown - seen);
         }
         call.end().await;
     }
