@@ -62,6 +62,8 @@ pub struct BotConfig {
     pub slots: (usize, usize),
     /// The height at which it shows the others, in pixels.
     pub height_px: u16,
+    /// Where on this machine its media goes instead of to the bridge: an emulator's port.
+    pub media_port: Option<u16>,
     /// Whether its media travels over TCP (RFC 6544), UDP being blocked.
     pub over_tcp: bool,
     /// How its media reaches the bridge's relay (RFC 8656), if it goes through that.
@@ -84,6 +86,7 @@ impl BotConfig {
             camera: true,
             slots: (3, 4),
             height_px: 720,
+            media_port: None,
             over_tcp: false,
             relayed: None,
             shakes_hands: true,
@@ -126,6 +129,8 @@ pub struct Seen {
     pub members: BTreeMap<u64, Value>,
     /// What its slots carry by mid: a member and a kind.
     pub slots: BTreeMap<String, Option<(u64, String)>>,
+    /// The mids of slots whose picture is held back.
+    pub paused: BTreeSet<String>,
     /// Stamped packets, in order of arrival.
     pub received: Vec<(Instant, Received)>,
     /// Stamped packets by sender and kind (0 microphone, 1 camera, 2 screen).
@@ -156,6 +161,14 @@ impl Seen {
     /// Numbers of the senders whose camera came.
     pub fn seen(&self) -> BTreeSet<u32> {
         self.counts.keys().filter(|(_, kind)| *kind == 1).map(|(sender, _)| *sender).collect()
+    }
+
+    /// When the first packet of a kind (0 microphone, 1 camera) of one sender came after a moment.
+    pub fn first_after(&self, sender: u32, kind: u8, after: Instant) -> Option<Instant> {
+        let is_it = |(at, packet): &&(Instant, Received)| {
+            packet.stamp.sender == sender && packet.stamp.kind == kind && *at > after
+        };
+        self.received.iter().find(is_it).map(|(at, _)| *at)
     }
 
     /// The longest time without a packet of one voice since a moment, up to now.
@@ -356,6 +369,22 @@ impl Wire {
 fn of_streams(sdp: &str) -> String {
     let lines = sdp.split_inclusive("\r\n").filter(|line| !line.contains(" udp "));
     lines.map(|line| line.replace(" tcp ", " udp ").replace(" tcptype passive", "")).collect()
+}
+
+/// An answer whose only way to the bridge is this port of this machine.
+fn through(sdp: &str, port: u16) -> String {
+    let mut is_first = true;
+    let detour = |line: &str| match line.starts_with("a=candidate:") {
+        false => Some(line.to_owned()),
+        true if line.contains(" udp ") && std::mem::take(&mut is_first) => {
+            let mut words: Vec<&str> = line.split(' ').collect();
+            let port = port.to_string();
+            (words[4], words[5]) = ("127.0.0.1", &port);
+            Some(words.join(" "))
+        }
+        true => None,
+    };
+    sdp.split_inclusive("\r\n").filter_map(detour).collect()
 }
 
 type Socket = WebSocketStream<TcpStream>;
@@ -675,6 +704,7 @@ impl Runner {
                     seen.member = message["member"].as_u64().unwrap_or_default();
                     seen.members.clear();
                     seen.slots.clear();
+                    seen.paused.clear();
                     for member in list(&message["members"]) {
                         seen.members.insert(id(&member["id"]), member.clone());
                     }
@@ -702,9 +732,10 @@ impl Runner {
             }
             "answer" => {
                 let sdp = message["sdp"].as_str().unwrap_or_default();
-                match self.config.over_tcp {
-                    false => self.line.peer.accept_answer(sdp)?,
-                    true => self.line.peer.accept_answer(&of_streams(sdp))?,
+                match (self.config.over_tcp, self.config.media_port) {
+                    (true, _) => self.line.peer.accept_answer(&of_streams(sdp))?,
+                    (false, Some(port)) => self.line.peer.accept_answer(&through(sdp, port))?,
+                    (false, None) => self.line.peer.accept_answer(sdp)?,
                 }
                 self.line.peer.handle_timeout(Instant::now());
                 self.seen().answer = sdp.into();
@@ -791,7 +822,12 @@ fn note_slots(seen: &mut Seen, slots: &Value) {
     for slot in list(slots) {
         let up = &slot["up"];
         let carried = up["kind"].as_str().map(|kind| (id(&up["peer"]), kind.to_owned()));
-        seen.slots.insert(slot["mid"].as_str().unwrap_or_default().to_owned(), carried);
+        let mid = slot["mid"].as_str().unwrap_or_default().to_owned();
+        match slot["paused"] == true {
+            true => seen.paused.insert(mid.clone()),
+            false => seen.paused.remove(&mid),
+        };
+        seen.slots.insert(mid, carried);
     }
 }
 

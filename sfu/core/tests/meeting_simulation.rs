@@ -150,12 +150,12 @@ impl Way {
             return None;
         }
         let mut at = now;
-        if self.rate_kbps > 0 {
+        if let Some(takes_us) = (bytes as u64 * 8_000).checked_div(self.rate_kbps) {
             let begins = self.free_at.map_or(now, |free| free.max(now));
             if begins - now > QUEUE {
                 return None;
             }
-            at = begins + Duration::from_micros(bytes as u64 * 8_000 / self.rate_kbps);
+            at = begins + Duration::from_micros(takes_us);
             self.free_at = Some(at);
         }
         at += (self.delay_ms + late) as u32 * MS;

@@ -295,7 +295,14 @@ impl Room {
             // Who sends nothing and is sent nothing that wants an answer may well be silent.
             let has_to_answer = peer.publisher.ups_mut().any(|up| up.is_active)
                 || peer.subscriber.line.as_ref().is_some_and(|line| line.is_unanswered(now, LOST_AFTER));
-            let down_loss = peer.subscriber.redundancy.loss();
+            // What sound is repeated for is remembered longer than is honest: feedback tells of now.
+            let told = peer.subscriber.line.as_ref().filter(|line| {
+                line.answered_at().is_some_and(|at| now.saturating_duration_since(at) < LOST_AFTER)
+            });
+            let down_loss = told.map_or_else(
+                || peer.subscriber.redundancy.loss(),
+                |line| (line.loss() * 256.0).min(255.0) as u8,
+            );
             let seems = if has_to_answer && peer.line.heard_at.is_some_and(is_silent) {
                 Line::Lost
             } else if peer.line.is_short || peer.line.up_loss >= WEAK_LOSS || down_loss >= WEAK_LOSS {
