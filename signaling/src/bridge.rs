@@ -41,6 +41,15 @@ pub enum StartError {
     /// Ports below 1024 need a permission.
     #[error("port {0} is not allowed")]
     PortForbidden(u16),
+    /// The address to listen on belongs to another machine.
+    #[error("{0} is not an address of this machine")]
+    ForeignAddress(IpAddr),
+    /// Nothing can listen on such an address: a multicast group, or a link-local one that names no link.
+    #[error("{0} is no address to listen on")]
+    UnusableAddress(IpAddr),
+    /// The limit of open files is too low to begin with.
+    #[error("too many open files")]
+    TooFewFiles,
     /// Any other reason why the address cannot be listened on.
     #[error("cannot listen: {0}")]
     Listen(io::Error),
@@ -63,10 +72,21 @@ pub enum StartError {
 
 impl StartError {
     /// The error of binding a port, told apart by what to do about it.
-    pub fn of_bind(port: u16, error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::AddrInUse => Self::PortTaken(port),
-            io::ErrorKind::PermissionDenied => Self::PortForbidden(port),
+    pub fn of_bind(address: Option<IpAddr>, port: u16, error: io::Error) -> Self {
+        match (error.kind(), address) {
+            (io::ErrorKind::AddrInUse, _) => Self::PortTaken(port),
+            (io::ErrorKind::PermissionDenied, _) => Self::PortForbidden(port),
+            (io::ErrorKind::AddrNotAvailable, Some(address)) => Self::ForeignAddress(address),
+            (io::ErrorKind::InvalidInput, Some(address)) => Self::UnusableAddress(address),
+            _ => Self::of_system(error),
+        }
+    }
+
+    /// The error of anything else that the operating system was asked for at the start.
+    pub fn of_system(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            // ENFILE and EMFILE, which have no kind of their own.
+            Some(23 | 24) => Self::TooFewFiles,
             _ => Self::Listen(error),
         }
     }
@@ -221,7 +241,7 @@ async fn listen(
 ) -> Result<(TcpListener, u16, Arc<dyn MediaPlane>), StartError> {
     for attempt in 1.. {
         let listener = bind(config.bind, config.port, config.take_over)
-            .map_err(|e| StartError::of_bind(config.port, e))?;
+            .map_err(|e| StartError::of_bind(config.bind, config.port, e))?;
         let port = listener.local_addr().map_err(StartError::Listen)?.port();
         match plane(port) {
             Ok(plane) => return Ok((listener, port, plane)),

@@ -94,6 +94,39 @@ pub fn sorry(language: Language, error: &StartError) -> String {
             "Este usuario no puede abrir el puerto {port}. Elige un puerto desde el 1024 con --port NÚMERO, o \
              permítelo con `setcap cap_net_bind_service=+ep` sobre el programa."
         ),
+        (Language::English, StartError::ForeignAddress(address)) => format!(
+            "{address} is not an address of this computer. Give one that `ip address` shows with --bind ADDRESS, or \
+             leave --bind out to listen on all of them."
+        ),
+        (Language::Spanish, StartError::ForeignAddress(address)) => format!(
+            "{address} no es una dirección de este ordenador. Indica una de las que muestra `ip address` con --bind \
+             DIRECCIÓN, o deja --bind fuera para escuchar en todas."
+        ),
+        (Language::English, StartError::UnusableAddress(address)) => format!(
+            "No program can listen on {address}. Give another address that `ip address` shows with --bind ADDRESS, \
+             or leave --bind out to listen on all of them."
+        ),
+        (Language::Spanish, StartError::UnusableAddress(address)) => format!(
+            "Ningún programa puede escuchar en {address}. Indica otra de las direcciones que muestra `ip address` \
+             con --bind DIRECCIÓN, o deja --bind fuera para escuchar en todas."
+        ),
+        (Language::English, StartError::TooFewFiles) => {
+            "Too few open files are allowed. Raise the limit, for instance with `ulimit -n 4096`, and start again."
+                .into()
+        }
+        (Language::Spanish, StartError::TooFewFiles) => {
+            "Se permiten muy pocos archivos abiertos. Sube el límite, por ejemplo con `ulimit -n 4096`, y vuelve a \
+             empezar."
+                .into()
+        }
+        (Language::English, StartError::Listen(error)) => format!(
+            "The port cannot be opened ({error}). See that this user may open sockets, or choose another address or \
+             port with --bind and --port."
+        ),
+        (Language::Spanish, StartError::Listen(error)) => format!(
+            "No se puede abrir el puerto ({error}). Mira que este usuario pueda abrir conexiones, o elige otra \
+             dirección u otro puerto con --bind y --port."
+        ),
         (Language::English, error) => format!("Asamblea cannot start: {error}"),
         (Language::Spanish, error) => format!("Asamblea no puede arrancar: {error}"),
     }
@@ -146,6 +179,25 @@ mod tests {
             assert!(text.contains(link), "{text}");
         }
         assert!(text.contains("certificado"));
+    }
+
+    #[test]
+    fn every_way_not_to_get_the_port_is_told_with_the_next_step_in_both_languages() {
+        use std::io;
+        let bind = Some(IpAddr::from([192, 0, 2, 1]));
+        // EADDRINUSE, EACCES, EADDRNOTAVAIL, EINVAL, EMFILE, and one that nothing is known of.
+        for (code, next) in
+            [(98, "--port"), (13, "--port"), (99, "--bind"), (22, "--bind"), (24, "ulimit"), (5, "--port")]
+        {
+            let told = [Language::English, Language::Spanish].map(|language| {
+                sorry(language, &StartError::of_bind(bind, 443, io::Error::from_raw_os_error(code)))
+            });
+            for text in &told {
+                assert!(text.contains(next) && !text.contains("cannot start"), "{code}: {text}");
+                assert!(code == 5 || !text.contains("os error"), "{code}: {text}");
+            }
+            assert_ne!(told[0], told[1]);
+        }
     }
 
     #[test]
