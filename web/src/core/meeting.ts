@@ -7,6 +7,7 @@ import { batch, computed, effect, signal, type ReadonlySignal } from '@preact/si
 import { Carrier, type LineEvent } from './carrier';
 import { DeviceManager, type Capture, type DeviceEvent } from './devices';
 import type { Environment } from './env';
+import { toldHeightPx } from './layers';
 import { Media } from './media';
 import {
   EMPTY_ROSTER,
@@ -556,8 +557,9 @@ class MeetingLogic implements Meeting {
 
   #heightPx(kind: Kind): number {
     if (kind === 'microphone') return 0;
-    const height = this.devices.track(kind)?.getSettings().height ?? 0;
-    return Math.min(HEIGHT_PX_MAX, Math.max(0, Math.round(height)));
+    const size = this.devices.track(kind)?.getSettings() ?? {};
+    const height = kind === 'camera' ? toldHeightPx(size) : Math.round(size.height ?? 0);
+    return Math.min(HEIGHT_PX_MAX, Math.max(0, height));
   }
 
   // --- small things ---
