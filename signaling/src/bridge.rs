@@ -3,8 +3,10 @@
 
 use crate::auth::{SECRET_BYTES_MIN, Signer};
 use crate::config::{Config, Timing};
+use crate::greeting;
 use crate::http::{self, Connection, TokenLimit};
 use crate::media::{self, EVENTS_MAX, EventSink, MediaPlane};
+use crate::protocol::LinksResponse;
 use crate::registry::{MEETINGS_MAX, Registry, Service};
 use crate::state;
 use crate::tls::{self, CONNECTIONS_MAX, Gate};
@@ -98,6 +100,8 @@ pub(crate) struct Shared {
     pub(crate) signer: Arc<Signer>,
     pub(crate) tokens: TokenLimit,
     pub(crate) timing: Timing,
+    /// What whoever sits at this machine is told about how others get here.
+    pub(crate) links: LinksResponse,
     /// One permit for each WebSocket that lives.
     pub(crate) places: Arc<Semaphore>,
 }
@@ -159,6 +163,10 @@ impl Bridge {
             signer,
             tokens: TokenLimit::new(),
             timing: config.timing,
+            links: LinksResponse {
+                links: network.iter().map(|address| greeting::origin(*address, port)).collect(),
+                own_certificate: config.tls_cert.is_none(),
+            },
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         });
         let (gate, accepting) = Gate::open(listener, tls, Arc::clone(&plane));

@@ -29,7 +29,16 @@ impl Language {
     }
 }
 
-/// The links to open and what to know about them. `meeting` is the name of a meeting to start with.
+/// Where browsers reach this machine at one of its addresses, without a path.
+pub fn origin(address: IpAddr, port: u16) -> String {
+    match address {
+        IpAddr::V4(v4) => format!("https://{v4}:{port}"),
+        IpAddr::V6(v6) => format!("https://[{v6}]:{port}"),
+    }
+}
+
+/// The links to open and what to know about them: first the meeting of this name, from here and from the network, so
+/// that whichever link is opened leads into the same one.
 pub fn links(
     language: Language,
     port: u16,
@@ -37,37 +46,32 @@ pub fn links(
     meeting: &str,
     own_certificate: bool,
 ) -> String {
-    let (running, here, ready, there, warning, stop) = match language {
+    let (running, here, there, start, warning, stop) = match language {
         Language::English => (
             "Asamblea is running.",
-            "On this computer:        ",
-            "A new meeting is ready:  ",
-            "In the local network:    ",
+            "A new meeting, on this computer:       ",
+            "The same, for others in your network:  ",
+            "Start page:                            ",
             "  Browsers warn about the certificate that this computer made for itself: choose \"Advanced\", then\n  \
              \"Accept the Risk and Continue\" (Firefox) or \"Proceed\" (Chromium).",
             "Stop with Ctrl-C.",
         ),
         Language::Spanish => (
             "Asamblea está en marcha.",
-            "En este ordenador:       ",
-            "Una reunión nueva:       ",
-            "En la red local:         ",
+            "Una reunión nueva, en este ordenador:  ",
+            "La misma, para otros en tu red:        ",
+            "Página de inicio:                      ",
             "  El navegador avisa del certificado que este ordenador se ha hecho: elige «Avanzado» y después\n  \
              «Aceptar el riesgo y continuar» (Firefox) o «Continuar» (Chromium).",
             "Se detiene con Ctrl-C.",
         ),
     };
-    let mut text = format!(
-        "{running}\n\n  {here} http://localhost:{port}/\n  {ready} http://localhost:{port}/{meeting}\n"
-    );
+    let mut text = format!("{running}\n\n  {here} http://localhost:{port}/{meeting}\n");
     for (n, address) in network.iter().enumerate() {
         let label = if n == 0 { there.to_owned() } else { " ".repeat(there.chars().count()) };
-        let host = match address {
-            IpAddr::V4(v4) => v4.to_string(),
-            IpAddr::V6(v6) => format!("[{v6}]"),
-        };
-        text.push_str(&format!("  {label} https://{host}:{port}/\n"));
+        text.push_str(&format!("  {label} {}/{meeting}\n", origin(*address, port)));
     }
+    text.push_str(&format!("  {start} http://localhost:{port}/\n"));
     if own_certificate && !network.is_empty() {
         text.push_str(&format!("\n{warning}\n"));
     }
@@ -175,9 +179,11 @@ mod tests {
     fn every_address_gets_a_link_that_can_be_opened() {
         let network = ["192.0.2.1".parse().expect("v4"), "2001:db8::1".parse().expect("v6")];
         let text = links(Language::Spanish, 8443, &network, "luna", true);
-        for link in ["http://localhost:8443/luna", "https://192.0.2.1:8443/", "https://[2001:db8::1]:8443/"] {
-            assert!(text.contains(link), "{text}");
-        }
+        let opened: Vec<_> = text.split_whitespace().filter(|word| word.starts_with("http")).collect();
+        let same =
+            ["http://localhost:8443/luna", "https://192.0.2.1:8443/luna", "https://[2001:db8::1]:8443/luna"];
+        assert_eq!(opened[..3], same, "one meeting whichever link is taken");
+        assert_eq!(opened[3..], ["http://localhost:8443/"]);
         assert!(text.contains("certificado"));
     }
 

@@ -20,7 +20,7 @@ import {
 } from './members';
 import { readMembership, writeMembership, type Membership } from './memory';
 import type { Kind, Line, Link, Meeting, Notice, Person, Phase, Problem, TileId } from './model';
-import { meetingOfPath } from './names';
+import { isMeetingName, meetingOfPath } from './names';
 import { Pictures } from './pictures';
 import type { ClientMessage, ServerMessage, UpState } from './protocol';
 import { tileKey } from './slots';
@@ -130,6 +130,10 @@ class MeetingLogic implements Meeting {
     }
     this.#carrier = new Carrier(env, this.name.value, (event) => this.#handleLine(event));
     env.onOnline(() => this.#handleOnline());
+    if (!isMeetingName(this.name.value)) {
+      this.#refuse('bad-name');
+      return;
+    }
     if (!env.newPeerConnection) {
       this.#refuse('no-webrtc');
       return;
