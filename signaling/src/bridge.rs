@@ -4,8 +4,10 @@
 use crate::auth::{SECRET_BYTES_MIN, Signer};
 use crate::certificate;
 use crate::config::{Config, Timing};
+use crate::greeting;
 use crate::http::{self, Connection, TokenLimit};
 use crate::media::{self, EVENTS_MAX, EventSink, MediaPlane};
+use crate::protocol::LinksResponse;
 use crate::registry::{MEETINGS_MAX, Registry, Service};
 use crate::state;
 use crate::tls::{self, CONNECTIONS_MAX, Gate};
@@ -43,6 +45,15 @@ pub enum StartError {
     /// Ports below 1024 need a permission.
     #[error("port {0} is not allowed")]
     PortForbidden(u16),
+    /// The address to listen on belongs to another machine.
+    #[error("{0} is not an address of this machine")]
+    ForeignAddress(IpAddr),
+    /// Nothing can listen on such an address: a multicast group, or a link-local one that names no link.
+    #[error("{0} is no address to listen on")]
+    UnusableAddress(IpAddr),
+    /// The limit of open files is too low to begin with.
+    #[error("too many open files")]
+    TooFewFiles,
     /// Any other reason why the address cannot be listened on.
     #[error("cannot listen: {0}")]
     Listen(io::Error),
@@ -65,10 +76,21 @@ pub enum StartError {
 
 impl StartError {
     /// The error of binding a port, told apart by what to do about it.
-    pub fn of_bind(port: u16, error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::AddrInUse => Self::PortTaken(port),
-            io::ErrorKind::PermissionDenied => Self::PortForbidden(port),
+    pub fn of_bind(address: Option<IpAddr>, port: u16, error: io::Error) -> Self {
+        match (error.kind(), address) {
+            (io::ErrorKind::AddrInUse, _) => Self::PortTaken(port),
+            (io::ErrorKind::PermissionDenied, _) => Self::PortForbidden(port),
+            (io::ErrorKind::AddrNotAvailable, Some(address)) => Self::ForeignAddress(address),
+            (io::ErrorKind::InvalidInput, Some(address)) => Self::UnusableAddress(address),
+            _ => Self::of_system(error),
+        }
+    }
+
+    /// The error of anything else that the operating system was asked for at the start.
+    pub fn of_system(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            // ENFILE and EMFILE, which have no kind of their own.
+            Some(23 | 24) => Self::TooFewFiles,
             _ => Self::Listen(error),
         }
     }
@@ -82,6 +104,8 @@ pub(crate) struct Shared {
     /// None without a media plane that has one.
     pub(crate) relay: Option<Relay>,
     pub(crate) timing: Timing,
+    /// What whoever sits at this machine is told about how others get here.
+    pub(crate) links: LinksResponse,
     /// One permit for each WebSocket that lives.
     pub(crate) places: Arc<Semaphore>,
 }
@@ -164,6 +188,10 @@ impl Bridge {
             tokens: TokenLimit::new(),
             relay: plane.turn().map(|server| Relay { server, has_certificate: config.tls_cert.is_some() }),
             timing: config.timing,
+            links: LinksResponse {
+                links: network.iter().map(|address| greeting::origin(*address, port)).collect(),
+                own_certificate: config.tls_cert.is_none(),
+            },
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         });
         let (gate, accepting) = Gate::open(listener, tls, Arc::clone(&plane));
@@ -246,7 +274,7 @@ async fn listen(
 ) -> Result<(TcpListener, u16, Arc<dyn MediaPlane>), StartError> {
     for attempt in 1.. {
         let listener = bind(config.bind, config.port, config.take_over)
-            .map_err(|e| StartError::of_bind(config.port, e))?;
+            .map_err(|e| StartError::of_bind(config.bind, config.port, e))?;
         let port = listener.local_addr().map_err(StartError::Listen)?.port();
         match plane(port) {
             Ok(plane) => return Ok((listener, port, plane)),

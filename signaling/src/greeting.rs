@@ -29,7 +29,16 @@ impl Language {
     }
 }
 
-/// The links to open and what to know about them. `meeting` is the name of a meeting to start with.
+/// Where browsers reach this machine at one of its addresses, without a path.
+pub fn origin(address: IpAddr, port: u16) -> String {
+    match address {
+        IpAddr::V4(v4) => format!("https://{v4}:{port}"),
+        IpAddr::V6(v6) => format!("https://[{v6}]:{port}"),
+    }
+}
+
+/// The links to open and what to know about them: first the meeting of this name, from here and from the network, so
+/// that whichever link is opened leads into the same one.
 pub fn links(
     language: Language,
     port: u16,
@@ -37,37 +46,32 @@ pub fn links(
     meeting: &str,
     own_certificate: bool,
 ) -> String {
-    let (running, here, ready, there, warning, stop) = match language {
+    let (running, here, there, start, warning, stop) = match language {
         Language::English => (
             "Asamblea is running.",
-            "On this computer:        ",
-            "A new meeting is ready:  ",
-            "In the local network:    ",
+            "A new meeting, on this computer:       ",
+            "The same, for others in your network:  ",
+            "Start page:                            ",
             "  Browsers warn about the certificate that this computer made for itself: choose \"Advanced\", then\n  \
              \"Accept the Risk and Continue\" (Firefox) or \"Proceed\" (Chromium).",
             "Stop with Ctrl-C.",
         ),
         Language::Spanish => (
             "Asamblea está en marcha.",
-            "En este ordenador:       ",
-            "Una reunión nueva:       ",
-            "En la red local:         ",
+            "Una reunión nueva, en este ordenador:  ",
+            "La misma, para otros en tu red:        ",
+            "Página de inicio:                      ",
             "  El navegador avisa del certificado que este ordenador se ha hecho: elige «Avanzado» y después\n  \
              «Aceptar el riesgo y continuar» (Firefox) o «Continuar» (Chromium).",
             "Se detiene con Ctrl-C.",
         ),
     };
-    let mut text = format!(
-        "{running}\n\n  {here} http://localhost:{port}/\n  {ready} http://localhost:{port}/{meeting}\n"
-    );
+    let mut text = format!("{running}\n\n  {here} http://localhost:{port}/{meeting}\n");
     for (n, address) in network.iter().enumerate() {
         let label = if n == 0 { there.to_owned() } else { " ".repeat(there.chars().count()) };
-        let host = match address {
-            IpAddr::V4(v4) => v4.to_string(),
-            IpAddr::V6(v6) => format!("[{v6}]"),
-        };
-        text.push_str(&format!("  {label} https://{host}:{port}/\n"));
+        text.push_str(&format!("  {label} {}/{meeting}\n", origin(*address, port)));
     }
+    text.push_str(&format!("  {start} http://localhost:{port}/\n"));
     if own_certificate && !network.is_empty() {
         text.push_str(&format!("\n{warning}\n"));
     }
@@ -93,6 +97,39 @@ pub fn sorry(language: Language, error: &StartError) -> String {
         (Language::Spanish, StartError::PortForbidden(port)) => format!(
             "Este usuario no puede abrir el puerto {port}. Elige un puerto desde el 1024 con --port NÚMERO, o \
              permítelo con `setcap cap_net_bind_service=+ep` sobre el programa."
+        ),
+        (Language::English, StartError::ForeignAddress(address)) => format!(
+            "{address} is not an address of this computer. Give one that `ip address` shows with --bind ADDRESS, or \
+             leave --bind out to listen on all of them."
+        ),
+        (Language::Spanish, StartError::ForeignAddress(address)) => format!(
+            "{address} no es una dirección de este ordenador. Indica una de las que muestra `ip address` con --bind \
+             DIRECCIÓN, o deja --bind fuera para escuchar en todas."
+        ),
+        (Language::English, StartError::UnusableAddress(address)) => format!(
+            "No program can listen on {address}. Give another address that `ip address` shows with --bind ADDRESS, \
+             or leave --bind out to listen on all of them."
+        ),
+        (Language::Spanish, StartError::UnusableAddress(address)) => format!(
+            "Ningún programa puede escuchar en {address}. Indica otra de las direcciones que muestra `ip address` \
+             con --bind DIRECCIÓN, o deja --bind fuera para escuchar en todas."
+        ),
+        (Language::English, StartError::TooFewFiles) => {
+            "Too few open files are allowed. Raise the limit, for instance with `ulimit -n 4096`, and start again."
+                .into()
+        }
+        (Language::Spanish, StartError::TooFewFiles) => {
+            "Se permiten muy pocos archivos abiertos. Sube el límite, por ejemplo con `ulimit -n 4096`, y vuelve a \
+             empezar."
+                .into()
+        }
+        (Language::English, StartError::Listen(error)) => format!(
+            "The port cannot be opened ({error}). See that this user may open sockets, or choose another address or \
+             port with --bind and --port."
+        ),
+        (Language::Spanish, StartError::Listen(error)) => format!(
+            "No se puede abrir el puerto ({error}). Mira que este usuario pueda abrir conexiones, o elige otra \
+             dirección u otro puerto con --bind y --port."
         ),
         (Language::English, error) => format!("Asamblea cannot start: {error}"),
         (Language::Spanish, error) => format!("Asamblea no puede arrancar: {error}"),
@@ -142,10 +179,31 @@ mod tests {
     fn every_address_gets_a_link_that_can_be_opened() {
         let network = ["192.0.2.1".parse().expect("v4"), "2001:db8::1".parse().expect("v6")];
         let text = links(Language::Spanish, 8443, &network, "luna", true);
-        for link in ["http://localhost:8443/luna", "https://192.0.2.1:8443/", "https://[2001:db8::1]:8443/"] {
-            assert!(text.contains(link), "{text}");
-        }
+        let opened: Vec<_> = text.split_whitespace().filter(|word| word.starts_with("http")).collect();
+        let same =
+            ["http://localhost:8443/luna", "https://192.0.2.1:8443/luna", "https://[2001:db8::1]:8443/luna"];
+        assert_eq!(opened[..3], same, "one meeting whichever link is taken");
+        assert_eq!(opened[3..], ["http://localhost:8443/"]);
         assert!(text.contains("certificado"));
+    }
+
+    #[test]
+    fn every_way_not_to_get_the_port_is_told_with_the_next_step_in_both_languages() {
+        use std::io;
+        let bind = Some(IpAddr::from([192, 0, 2, 1]));
+        // EADDRINUSE, EACCES, EADDRNOTAVAIL, EINVAL, EMFILE, and one that nothing is known of.
+        for (code, next) in
+            [(98, "--port"), (13, "--port"), (99, "--bind"), (22, "--bind"), (24, "ulimit"), (5, "--port")]
+        {
+            let told = [Language::English, Language::Spanish].map(|language| {
+                sorry(language, &StartError::of_bind(bind, 443, io::Error::from_raw_os_error(code)))
+            });
+            for text in &told {
+                assert!(text.contains(next) && !text.contains("cannot start"), "{code}: {text}");
+                assert!(code == 5 || !text.contains("os error"), "{code}: {text}");
+            }
+            assert_ne!(told[0], told[1]);
+        }
     }
 
     #[test]

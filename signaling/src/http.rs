@@ -3,18 +3,19 @@
 
 use crate::auth::JOIN_TOKEN;
 use crate::bridge::Shared;
-use crate::protocol::{FRAME_BYTES_MAX, RelayCredentials, TokenResponse};
+use crate::protocol::{FRAME_BYTES_MAX, LinksResponse, RelayCredentials, TokenResponse};
 use crate::registry::MeetingName;
 use crate::room::Role;
 use crate::tls::Gate;
 use crate::ws;
 use asamblea_sfu_io::turn::Credentials;
+use axum::body::Body;
 use axum::extract::connect_info::Connected;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, LOCATION, ORIGIN, REFERRER_POLICY, RETRY_AFTER,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HOST, LOCATION, ORIGIN,
+    REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
@@ -78,9 +79,11 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     let client = asamblea_web::router();
     let api = Router::new()
         .route("/health", get(health))
+        .route("/links", get(links))
         .route("/meetings/{name}/token", post(token))
         .route("/socket", get(socket))
-        .fallback(|| async { refusal(StatusCode::NOT_FOUND, "not_found", "there is no such endpoint") });
+        .fallback(|| async { refusal(StatusCode::NOT_FOUND, "not_found", "there is no such endpoint") })
+        .method_not_allowed_fallback(|| async { not_allowed("this endpoint has no such method") });
     Router::new()
         .nest("/api", api)
         .fallback(move |request: Request| serve_client(client.clone(), request))
@@ -130,6 +133,13 @@ fn is_loopback(host: &axum::http::uri::Authority) -> bool {
         || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
+/// Whether someone is at this machine. Behind a proxy everyone comes over loopback; only who also asked for a loopback
+/// host is here for sure.
+fn is_here(connection: Connection, headers: &HeaderMap) -> bool {
+    connection.remote.ip().to_canonical().is_loopback()
+        && host(headers).is_some_and(|host| is_loopback(&host))
+}
+
 /// Whether a browser page of another site is behind this request. Programs that are no browser send no Origin.
 fn is_foreign(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(ORIGIN) else { return false };
@@ -144,6 +154,27 @@ fn is_foreign(headers: &HeaderMap) -> bool {
 
 async fn health() -> Response {
     Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })).into_response()
+}
+
+/// Where others get here. Addresses of the network are nobody's business who is not at this machine: a proxy's
+/// visitors and pages that have a name lead here (DNS rebinding) come with another host or with a word of the proxy.
+async fn links(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    headers: HeaderMap,
+) -> Response {
+    if is_foreign(&headers) {
+        return foreign();
+    }
+    let is_proxied =
+        ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "via"]
+            .iter()
+            .any(|name| headers.contains_key(*name));
+    let links = match is_here(connection, &headers) && !is_proxied {
+        true => shared.links.clone(),
+        false => LinksResponse { links: Vec::new(), own_certificate: false },
+    };
+    Json(links).into_response()
 }
 
 async fn token(
@@ -195,9 +226,7 @@ async fn socket(
             return refusal(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "this is a WebSocket endpoint");
         }
     };
-    // Behind a proxy everyone comes over loopback; only who also asked for a loopback host is here for sure.
-    let loopback = connection.remote.ip().to_canonical().is_loopback()
-        && host(&headers).is_some_and(|host| is_loopback(&host));
+    let loopback = is_here(connection, &headers);
     upgrade
         .max_message_size(ws::READ_BYTES_MAX)
         .max_frame_size(ws::READ_BYTES_MAX)
@@ -210,12 +239,17 @@ async fn socket(
 /// Files as they are; every other path that is not a file's is the client's page, which reads the meeting's
 /// name from it.
 async fn serve_client(client: Router, mut request: Request) -> Response {
+    let page = PageRequest::of(&client, &request);
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "only GET is served here");
+        let mut response = match page {
+            Some(page) => page.answer(StatusCode::METHOD_NOT_ALLOWED).await,
+            None => not_allowed("only GET is served here"),
+        };
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
     }
     let hashed = request.uri().path().starts_with("/assets/");
-    let page = !hashed && !request.uri().path().contains('.');
-    if page {
+    if !hashed && !request.uri().path().contains('.') {
         *request.uri_mut() = Uri::from_static("/");
     }
     let mut response = match client.oneshot(request).await {
@@ -223,12 +257,50 @@ async fn serve_client(client: Router, mut request: Request) -> Response {
         Err(never) => match never {},
     };
     if response.status() == StatusCode::NOT_FOUND {
-        return refusal(StatusCode::NOT_FOUND, "not_found", "there is no such file");
+        return match page {
+            Some(page) => page.answer(StatusCode::NOT_FOUND).await,
+            None => refusal(StatusCode::NOT_FOUND, "not_found", "there is no such file"),
+        };
     }
     // Names below /assets/ carry a hash of their content, others do not.
     let caching = if hashed { "public, max-age=31536000, immutable" } else { "no-cache" };
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(caching));
     response
+}
+
+/// What a person sees in a browser instead of a refusal for programs: the client's page, which says in their language
+/// that no meeting has such a name, and leads to the start page.
+struct PageRequest {
+    client: Router,
+    request: Request,
+}
+
+impl PageRequest {
+    /// `None` where a program asks, or a page for one of its parts: a browser wants HTML for an address bar only.
+    fn of(client: &Router, request: &Request) -> Option<Self> {
+        let headers = request.headers();
+        let wants_page = headers.get(ACCEPT)?.to_str().ok()?.contains("text/html");
+        let mut page = Request::new(Body::empty());
+        if let Some(encodings) = headers.get(ACCEPT_ENCODING) {
+            page.headers_mut().insert(ACCEPT_ENCODING, encodings.clone());
+        }
+        wants_page.then(|| Self { client: client.clone(), request: page })
+    }
+
+    async fn answer(self, status: StatusCode) -> Response {
+        let mut response = match self.client.oneshot(self.request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        *response.status_mut() = status;
+        response.headers_mut().remove(ETAG);
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+fn not_allowed(message: &str) -> Response {
+    refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 
 fn foreign() -> Response {

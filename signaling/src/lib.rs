@@ -41,7 +41,7 @@ pub fn run() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("{}", greeting::sorry(language, &StartError::Listen(error)));
+            eprintln!("{}", greeting::sorry(language, &StartError::of_system(error)));
             return ExitCode::FAILURE;
         }
     };
@@ -60,8 +60,8 @@ pub fn run() -> ExitCode {
 async fn run_until_signal(config: Config, language: Language) -> Result<(), StartError> {
     telemetry::start(&config.log)?;
     // Asked for before the bridge is up, so that a signal during the start is not lost.
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Listen)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Listen)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::of_system)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::of_system)?;
     let own_certificate = config.tls_cert.is_none();
     let meeting = greeting::speakable_name()?;
     let bridge = Bridge::start(config).await?;

@@ -82,6 +82,16 @@ pub(crate) fn start(
         Ok(plane) => Ok(Arc::new(plane)),
         Err(plane::StartError::Port(PortError::InUse { port })) => Err(StartError::PortTaken(port)),
         Err(plane::StartError::Port(PortError::NotAllowed { port })) => Err(StartError::PortForbidden(port)),
+        Err(plane::StartError::Port(PortError::NotOurAddress { address })) => {
+            Err(StartError::ForeignAddress(address))
+        }
+        Err(plane::StartError::Port(PortError::Socket(error))) => {
+            Err(StartError::of_bind(config.bind, port, error))
+        }
+        // EMFILE: the sentence about it is the greeting's.
+        Err(plane::StartError::Thread(error)) if error.raw_os_error() == Some(24) => {
+            Err(StartError::of_system(error))
+        }
         Err(error) => Err(StartError::Media(error)),
     }
 }

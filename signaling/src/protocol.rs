@@ -308,6 +308,17 @@ pub struct TokenResponse {
     pub relay: Option<RelayCredentials>,
 }
 
+/// Answers `GET /api/links`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, TS)]
+#[ts(export_to = "protocol.ts")]
+pub struct LinksResponse {
+    /// Where others reach this bridge, likeliest first: `https://192.0.2.1:8443`, without a path. Empty for whoever is
+    /// not at the bridge's own machine.
+    pub links: Vec<String>,
+    /// Whether the bridge made its certificate itself, of which browsers warn.
+    pub own_certificate: bool,
+}
+
 /// Credentials for the relay: short-lived, bound to the join token that they came with.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, TS)]
 #[ts(export_to = "protocol.ts")]
@@ -382,6 +393,7 @@ mod tests {
         declare.visit::<ClientMessage>();
         declare.visit::<ServerMessage>();
         declare.visit::<TokenResponse>();
+        declare.visit::<LinksResponse>();
         let mut out = String::from(
             "// Generated from signaling/src/protocol.rs by `ASAMBLEA_RENEW=1 cargo test -p asamblea protocol`.\n\
              // Do not edit: change the Rust file and renew this one.\n",

@@ -3,7 +3,7 @@
 use asamblea::config::Timing;
 use asamblea::media::{EventSink, MediaPlane};
 use asamblea::protocol::{
-    ByeReason, ClientMessage, ErrorCode, FRAME_BYTES_MAX, ServerMessage, TokenResponse,
+    ByeReason, ClientMessage, ErrorCode, FRAME_BYTES_MAX, LinksResponse, ServerMessage, TokenResponse,
 };
 use asamblea::{Bridge, Config};
 use asamblea_seam::{Command, Event, PeerId, UpKind, UpState};
@@ -453,6 +453,63 @@ async fn a_stop_says_bye_to_everyone_in_time() {
     };
     tokio::join!(world.bridge.stop(), watch);
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_person_gets_a_page_for_what_is_not_there_and_a_program_a_code() {
+    let world = world().await;
+    let person =
+        "Host: localhost\r\nAccept: text/html,application/xhtml+xml,*/*;q=0.8\r\nIf-None-Match: *\r\n";
+    for (method, path, status, code) in [
+        ("GET", "/unknown.png", 404, "not_found"),
+        ("GET", "/assets/unknown.js", 404, "not_found"),
+        ("POST", "/plaza", 405, "method_not_allowed"),
+    ] {
+        let (shown, head, body) = world.http(method, path, person).await;
+        assert_eq!(shown, status, "{method} {path}");
+        assert!(
+            head.contains("content-type: text/html") && head.contains("cache-control: no-store"),
+            "{head}"
+        );
+        assert!(String::from_utf8_lossy(&body).contains("id=\"app\""), "the client's page");
+        let (shown, _, body) = world.http(method, path, "Host: localhost\r\nAccept: */*\r\n").await;
+        let refusal: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!((shown, refusal["code"].as_str()), (status, Some(code)), "{method} {path}");
+    }
+    for (method, path, status, code) in [
+        ("GET", "/api/unknown", 404, "not_found"),
+        ("GET", "/api/meetings/plaza/token", 405, "method_not_allowed"),
+        ("POST", "/api/health", 405, "method_not_allowed"),
+    ] {
+        let (shown, _, body) = world.http(method, path, person).await;
+        let refusal: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!((shown, refusal["code"].as_str()), (status, Some(code)), "the API speaks to programs");
+    }
+}
+
+#[tokio::test]
+async fn only_who_is_at_this_machine_is_told_where_others_reach_it() {
+    let public_address = vec!["192.0.2.7".parse().expect("an address")];
+    let world = world_with(Config { public_address, ..Config::default() }).await;
+    let port = world.bridge.port();
+    for (headers, expected) in [
+        ("Host: localhost:1\r\n", 1),
+        ("Host: 127.0.0.1\r\n", 1),
+        ("Host: meet.example\r\nX-Forwarded-Proto: https\r\n", 0),
+        ("Host: localhost\r\nX-Forwarded-For: 192.0.2.9\r\n", 0),
+        ("Host: localhost\r\nVia: 1.1 proxy\r\n", 0),
+    ] {
+        let (status, _, body) = world.http("GET", "/api/links", headers).await;
+        assert_eq!(status, 200, "{headers}");
+        let told: LinksResponse = serde_json::from_slice(&body).expect("links");
+        assert_eq!(told.links, vec![format!("https://192.0.2.7:{port}"); expected], "{headers}");
+        assert_eq!(told.own_certificate, expected == 1);
+    }
+    let (status, _, _) =
+        world.http("GET", "/api/links", "Host: localhost\r\nOrigin: https://evil.example\r\n").await;
+    assert_eq!(status, 403);
+    let (status, head, _) = world.http("GET", "/api/links", "Host: rebound.example\r\n").await;
+    assert!(status == 307 && head.contains("https://rebound.example/"), "{head}");
 }
 
 #[tokio::test]

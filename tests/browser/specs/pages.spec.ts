@@ -2,6 +2,7 @@
 
 import axe from 'axe-core';
 import type { Page } from '@playwright/test';
+import { startBridge } from '../harness/bridge.ts';
 import { expectEveryoneMeets } from '../harness/person.ts';
 import { expect, test } from '../harness/test.ts';
 
@@ -44,6 +45,41 @@ test('the link can be copied', async ({ seat, link, cast }) => {
   await ana.join(link);
   await ana.button('Copy link').first().click();
   await expect(ana.page.getByText('Link copied').first()).toBeVisible();
+});
+
+test('a link copied at the bridge’s own machine leads others into the same meeting', async ({
+  seat,
+  cast,
+}) => {
+  // Stands for an address of the network, which a test does not use.
+  const bridge = await startBridge('--public-address', '127.0.0.1');
+  try {
+    const ana = await seat(
+      cast[0] === 'chromium' ? { context: { permissions: ['clipboard-read', 'clipboard-write'] } } : {},
+    );
+    await ana.join(`http://localhost:${bridge.port}/tea`);
+    await ana.button('Copy link').first().click();
+    await expect(ana.page.getByText('It works for others in your network').first()).toBeVisible();
+    const link = `https://127.0.0.1:${bridge.port}/tea`;
+    if (cast[0] === 'chromium') {
+      expect(await ana.page.evaluate(() => navigator.clipboard.readText())).toBe(link);
+    }
+    const berta = await seat({ context: { ignoreHTTPSErrors: true } });
+    // What she loads comes from the bridge, but not from localhost, as the check after each test wants it.
+    berta.isProvoked = true;
+    await berta.join(link);
+    await expectEveryoneMeets([ana, berta]);
+  } finally {
+    await bridge.program.stop();
+  }
+});
+
+test('an address that can be no meeting’s says so and leads back', async ({ seat, bridge }) => {
+  const ana = await seat({ context: { locale: 'es-ES' } });
+  await ana.open(`http://localhost:${bridge.port}/unknown.png`);
+  await expect(ana.page.getByRole('heading', { name: 'Ninguna reunión puede llamarse así' })).toBeVisible();
+  await ana.page.getByRole('link', { name: 'Página de inicio' }).click();
+  await expect(ana.button('Nueva reunión')).toBeVisible();
 });
 
 const REFUSALS = [

@@ -7,6 +7,7 @@ import { batch, computed, effect, signal, type ReadonlySignal } from '@preact/si
 import { Carrier, type LineEvent } from './carrier';
 import { DeviceManager, type Capture, type DeviceEvent } from './devices';
 import type { Environment } from './env';
+import { toldHeightPx } from './layers';
 import { Media } from './media';
 import {
   EMPTY_ROSTER,
@@ -19,7 +20,7 @@ import {
 } from './members';
 import { readMembership, writeMembership, type Membership } from './memory';
 import type { Kind, Line, Link, Meeting, Notice, Person, Phase, Problem, TileId } from './model';
-import { meetingOfPath } from './names';
+import { isMeetingName, meetingOfPath } from './names';
 import { Pictures } from './pictures';
 import type { ClientMessage, ServerMessage, UpState } from './protocol';
 import { tileKey } from './slots';
@@ -129,6 +130,10 @@ class MeetingLogic implements Meeting {
     }
     this.#carrier = new Carrier(env, this.name.value, (event) => this.#handleLine(event));
     env.onOnline(() => this.#handleOnline());
+    if (!isMeetingName(this.name.value)) {
+      this.#refuse('bad-name');
+      return;
+    }
     if (!env.newPeerConnection) {
       this.#refuse('no-webrtc');
       return;
@@ -556,8 +561,9 @@ class MeetingLogic implements Meeting {
 
   #heightPx(kind: Kind): number {
     if (kind === 'microphone') return 0;
-    const height = this.devices.track(kind)?.getSettings().height ?? 0;
-    return Math.min(HEIGHT_PX_MAX, Math.max(0, Math.round(height)));
+    const size = this.devices.track(kind)?.getSettings() ?? {};
+    const height = kind === 'camera' ? toldHeightPx(size) : Math.round(size.height ?? 0);
+    return Math.min(HEIGHT_PX_MAX, Math.max(0, height));
   }
 
   // --- small things ---

@@ -1,5 +1,12 @@
 import { describe, expect, test } from 'vitest';
-import { DIGIT_CHOICES, NAME_ENTROPY_BITS, WORD_CHOICES, meetingOfPath, newMeetingName } from './names';
+import {
+  DIGIT_CHOICES,
+  NAME_ENTROPY_BITS,
+  WORD_CHOICES,
+  isMeetingName,
+  meetingOfPath,
+  newMeetingName,
+} from './names';
 import { WORDS_EN, WORDS_ES } from './words';
 
 describe('new meeting names', () => {
@@ -53,4 +60,11 @@ describe('the meeting of a path', () => {
     ['/caf%C3%A9%20de%20Ana', 'café-de-ana'],
     ['/%', '%'],
   ])('%s is %j', (path, name) => expect(meetingOfPath(path)).toBe(name));
+});
+
+test('what the server takes for no name is none here either', () => {
+  for (const name of ['tea', 'reunión-7', '3', 'a'.repeat(100)]) expect(isMeetingName(name), name).toBe(true);
+  for (const name of ['', '-', '__', 'api', 'assets', 'a.png', 'a/b', '<b>', 'a b', 'a'.repeat(101)]) {
+    expect(isMeetingName(name), name).toBe(false);
+  }
 });

@@ -38,6 +38,21 @@ function drawBelow(choices: number, fillRandom: FillRandom): number {
   return (value[0] ?? 0) % choices;
 }
 
+/** The server's bound, in Unicode code points. */
+const NAME_CHARS_MAX = 100;
+/** What other paths of the server begin with. */
+const RESERVED = ['api', 'assets'];
+
+/** Whether the server has a meeting of this name, which is in its spelling. */
+export function isMeetingName(name: string): boolean {
+  return (
+    [...name].length <= NAME_CHARS_MAX &&
+    /^[\p{L}\p{N}_-]+$/u.test(name) &&
+    /[\p{L}\p{N}]/u.test(name) &&
+    !RESERVED.includes(name)
+  );
+}
+
 /** The meeting that a path names, in the server's spelling; '' for the start page. */
 export function meetingOfPath(path: string): string {
   const segment = path.split('/')[1] ?? '';

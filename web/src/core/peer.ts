@@ -7,7 +7,7 @@
 
 import type { Environment } from './env';
 import type { Kind } from './model';
-import { withLayers } from './layers';
+import { withLayers, withScales } from './layers';
 import type { UpLine } from './protocol';
 
 /** What a line is for. */
@@ -155,6 +155,12 @@ export class Peer {
   setTrack(kind: Kind, track: MediaStreamTrack | null): void {
     if (track && 'contentHint' in track) track.contentHint = CONTENT_HINTS[kind];
     this.#onSender(kind, (sender) => sender.replaceTrack(track));
+    if (!track || kind !== 'camera') return;
+    this.#onSender(kind, async (sender) => {
+      const parameters = sender.getParameters();
+      const encodings = withScales(parameters.encodings ?? [], track.getSettings());
+      if (encodings) await sender.setParameters({ ...parameters, encodings });
+    });
   }
 
   /** Pauses the layers of a line that nobody wants, smallest first, and starts those that somebody does. */

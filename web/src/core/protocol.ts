@@ -45,6 +45,17 @@ export type ErrorCode = "malformed" | "too_large" | "too_many_requests" | "not_j
 /** How well a peer's line carries what is asked of it, both ways, as the server measures it. */
 export type Line = "good" | "weak" | "lost";
 
+/** Answers `GET /api/links`. */
+export type LinksResponse = {
+  /**
+   * Where others reach this bridge, likeliest first: `https://192.0.2.1:8443`, without a path. Empty for whoever is
+   * not at the bridge's own machine.
+   */
+  links: Array<string>,
+  /** Whether the bridge made its certificate itself, of which browsers warn. */
+  own_certificate: boolean,
+};
+
 /** What became of the client's media transport. */
 export type MediaState = "connected" | "disconnected" | "lost";
 

@@ -1,10 +1,8 @@
 // Addresses. A page load is one meeting: going elsewhere is a real navigation, so that leaving by the Back button ends
 // cameras, microphones and connections as surely as the Leave button does.
 
-import { meetingOfPath } from '../core/names';
+import { isMeetingName, meetingOfPath } from '../core/names';
 
-/** The server's bound; what it takes besides are letters, numbers, `-` and `_`. */
-const NAME_CHARS_MAX = 100;
 /** A link without its scheme: `localhost:8443/tea`, `meet.example.org/tea`. */
 const HOST_FIRST = /^(localhost|\[[0-9a-f:]+\]|[a-z0-9-]+(\.[a-z0-9-]+)+)(:\d+)?\//i;
 
@@ -14,9 +12,7 @@ export function pathOfMeeting(name: string): string {
 }
 
 function pathOf(name: string): string | null {
-  const isUsable =
-    [...name].length <= NAME_CHARS_MAX && /^[\p{L}\p{N}_-]+$/u.test(name) && /[\p{L}\p{N}]/u.test(name);
-  return isUsable ? pathOfMeeting(name) : null;
+  return isMeetingName(name) ? pathOfMeeting(name) : null;
 }
 
 /**
