@@ -132,6 +132,7 @@ fn narrow_and_busy(bps: u64, clump: Duration, duration: Duration) -> (Meeting, L
     let mut meeting = Meeting::new(21);
     meeting.join(2, 1);
     meeting.join(2, 1);
+    meeting.people[1].oracle.is_narrow = true;
     meeting.view(1, &[("v0", Some(0), 720)]);
     let mut line = Line { clump, ..Line::new(meeting.now) };
     let (start, wide) = (meeting.now, Duration::from_secs(10));
