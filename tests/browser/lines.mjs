@@ -8,7 +8,7 @@
 // Prints JSON and tables in Markdown. FOLDER keeps all that was noted, and the tables: what it has already is not
 // measured again, unless with --again. With --print nothing is measured, and what FOLDER keeps is printed.
 //
-// Installs what it needs (Debian's espeak-ng, a C compiler, Janus; numpy and pesq from PyPI into target/lines-python)
+// Installs what it needs (Debian's espeak-ng, PulseAudio, a C compiler, Janus; numpy and pesq from PyPI into target/lines-python)
 // and says so; without it leaves out speech or Janus and says that.
 
 import { spawnSync } from 'node:child_process';
@@ -16,7 +16,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { inNamespace, prepareJanus, prepareSpeech } from './tools/lines/prepare.mjs';
+import { inNamespace, prepareJanus, prepareSpeech, startSound } from './tools/lines/prepare.mjs';
 import { machine, summary, tables } from './tools/lines/print.mjs';
 
 const { values } = parseArgs({
@@ -82,6 +82,7 @@ function measure() {
       '--retries=1',
       ...projects,
     ];
+    const sound = wanted.some((cell) => cell.browser === 'firefox') ? startSound() : null;
     const [program, ...args] = hasJanus ? inNamespace(command) : command;
     spawnSync(program, args, {
       cwd: here,
@@ -89,9 +90,11 @@ function measure() {
         ...process.env,
         ASAMBLEA_FIGURES: folder,
         ASAMBLEA_CELLS: wanted.map((cell) => cell.name).join(','),
+        ...(sound && { ASAMBLEA_PULSE: sound.server }),
       },
       stdio: ['ignore', 'inherit', 'inherit'],
     });
+    sound?.stop();
     writeFileSync(join(folder, 'machine.json'), JSON.stringify(machine()));
   }
   if (python) spawnSync(python, [join(here, 'tools/lines/speech.py'), 'score', folder], { stdio: 'inherit' });

@@ -1,8 +1,9 @@
 // What lines.mjs needs and machines do not have: Debian packages, two Python packages in a folder of their own, a
 // network namespace. Each says what it does; what cannot be had is left out.
 
-import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 const here = import.meta.dirname ?? new URL('.', import.meta.url).pathname;
@@ -37,6 +38,35 @@ function makePython(python) {
         run('python3', ['-m', 'venv', '--clear', PYTHON]))) &&
     run(python, ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', ...PYTHON_PACKAGES])
   );
+}
+
+/**
+ * A sound card that plays to nobody, at the right speed also on a busy machine, for Firefox. Gives where it is, and
+ * what ends it; null if there is none.
+ */
+export function startSound() {
+  if (!packages('a sound card for Firefox', ['pulseaudio'])) return null;
+  const home = mkdtempSync(join(tmpdir(), 'asamblea-sound-'));
+  const socket = join(home, 'native');
+  const flags = ['-n', '--daemonize=no', '--exit-idle-time=-1', '--use-pid-file=no', '--disable-shm'];
+  const modules = [
+    'module-null-sink sink_name=nowhere rate=48000',
+    `module-native-protocol-unix socket=${socket} auth-anonymous=1`,
+  ];
+  const child = spawn('pulseaudio', [...flags, ...modules.flatMap((it) => ['-L', it])], {
+    env: { ...process.env, HOME: home, PULSE_RUNTIME_PATH: join(home, 'runtime') },
+    stdio: 'ignore',
+  });
+  const stop = () => {
+    child.kill('SIGKILL');
+    rmSync(home, { recursive: true, force: true });
+  };
+  // It opens its socket when it is ready.
+  for (let tries = 0; tries < 100 && !existsSync(socket); tries++) spawnSync('sleep', ['0.1']);
+  if (existsSync(socket)) return { server: `unix:${socket}`, stop };
+  stop();
+  console.log('There is no sound card: Firefox makes one up, which a busy machine distorts.');
+  return null;
 }
 
 /** Whether Janus is there, and a network that it can be run in. */
