@@ -61,7 +61,7 @@ export function launch(
   if (name === 'firefox') {
     // The card that Firefox makes up is too slow on a busy machine, which is heard: measurements give it a real one.
     const pulse = process.env['ASAMBLEA_PULSE'];
-    const card = pulse ? { 'media.cubeb.force_mock_context': false } : {};
+    const card: typeof preferences = pulse ? { 'media.cubeb.force_mock_context': false } : {};
     // `moz-firefox` drives the browser as it is shipped, over WebDriver BiDi.
     return firefox.launch({
       channel: 'moz-firefox',
