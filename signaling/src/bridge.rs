@@ -2,6 +2,7 @@
 //! about meetings.
 
 use crate::auth::{SECRET_BYTES_MIN, Signer};
+use crate::certificate;
 use crate::config::{Config, Timing};
 use crate::http::{self, Connection, TokenLimit};
 use crate::media::{self, EVENTS_MAX, EventSink, MediaPlane};
@@ -122,12 +123,14 @@ impl Bridge {
         let signer = Arc::new(signer(&config)?);
         let network = network_addresses(&config);
         let tls = match (&config.tls_cert, &config.tls_key) {
-            (Some(certificate), Some(key)) => tls::from_files(certificate, key),
+            (Some(certificate), Some(key)) => certificate::from_files(certificate, key),
             _ => {
                 let own = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-                tls::self_signed(&own.iter().chain(&network).copied().collect::<Vec<_>>())
+                let addresses: Vec<IpAddr> = own.iter().chain(&network).copied().collect();
+                certificate::own(state::folder(config.state_dir.as_deref()).as_deref(), &addresses)
             }
         }
+        .and_then(tls::server_config)
         .map_err(StartError::Tls)?;
         let (sink, events) = media::events(EVENTS_MAX);
         let (listener, port, plane) = listen(&config, |port| plane(&config, port, Arc::clone(&sink))).await?;

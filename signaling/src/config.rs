@@ -59,7 +59,7 @@ pub struct Config {
     #[arg(long, env = "ASAMBLEA_PUBLIC_ADDRESS", value_name = "ADDRESS", value_delimiter = ',')]
     pub public_address: Vec<IpAddr>,
 
-    /// Certificate chain for HTTPS, PEM [default: made at start]
+    /// Certificate chain for HTTPS, PEM [default: one that is made and kept in the state folder]
     #[arg(long, env = "ASAMBLEA_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 
@@ -71,7 +71,7 @@ pub struct Config {
     #[arg(long, env = "ASAMBLEA_SECRET_FILE", value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
 
-    /// Folder for what outlives a restart, which is that secret; empty for none
+    /// Folder for what outlives a restart, which is that secret and certificate; empty for none
     /// [default: $STATE_DIRECTORY, else $XDG_STATE_HOME/asamblea, else ~/.local/state/asamblea]
     #[arg(long, env = "ASAMBLEA_STATE_DIR", value_name = "FOLDER")]
     pub state_dir: Option<OsString>,

@@ -5,10 +5,12 @@
 //! of [`ws`], says `hello` ([`protocol`]); the [`registry`] finds or makes the meeting and its [`room`] machine
 //! decides; what it wants from the media plane goes through [`media`].
 //!
-//! Nothing here touches a packet, and nothing but the secret of [`state`] is written to disk.
+//! Nothing here touches a packet, and nothing but the secret of [`state`] and the machine's own [`certificate`] is
+//! written to disk.
 
 pub mod auth;
 pub mod bridge;
+pub mod certificate;
 pub mod config;
 pub mod greeting;
 pub mod http;

@@ -1,5 +1,5 @@
-//! The one thing that outlives the process: the secret that signs the tokens, in a folder of its own. Nothing that
-//! says who met is ever written here, or anywhere.
+//! What outlives the process, in a folder of its own: the secret that signs the tokens, and the certificate that the
+//! machine makes for itself ([`crate::certificate`]). Nothing that says who met is ever written here, or anywhere.
 
 use crate::auth::SECRET_BYTES_MIN;
 use std::ffi::{OsStr, OsString};
@@ -40,60 +40,86 @@ fn folder_of(asked: Option<&OsStr>, variable: impl Fn(&str) -> Option<OsString>)
 /// # Errors
 /// When the folder cannot be read or written, or the file holds no secret.
 pub fn secret(folder: &Path) -> io::Result<Vec<u8>> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let path = folder.join(SECRET);
-    match read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        read => return read,
-    }
-    let mut secret = [0u8; SECRET_BYTES_MIN];
-    getrandom::fill(&mut secret).map_err(io::Error::other)?;
-    let fresh = folder.join(format!("{SECRET}.{:016x}", getrandom::u64().map_err(io::Error::other)?));
-    let put = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-        file.write_all(&secret)?;
-        file.sync_all()?;
-        // A link never replaces: whoever comes second reads what the first made.
-        match fs::hard_link(&fresh, &path) {
-            Ok(()) => File::open(folder)?.sync_all(),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
+    let kept = match read(&path, SECRET_BYTES_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut secret = [0u8; SECRET_BYTES_MIN];
+            getrandom::fill(&mut secret).map_err(io::Error::other)?;
+            write(folder, SECRET, &secret, Put::First)?;
+            read(&path, SECRET_BYTES_MAX)?
         }
+        kept => kept?,
     };
-    let put = put();
-    // Also after a failure; what was never made cannot be removed.
-    let _ = fs::remove_file(&fresh);
-    put?;
-    read(&path)
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let mode = file.metadata()?.permissions().mode();
-    if mode & 0o077 != 0 {
-        tracing::warn!("others could read the secret; from now on they cannot");
-        file.set_permissions(Permissions::from_mode(0o600))?;
-    }
-    let mut secret = Vec::new();
-    file.take(SECRET_BYTES_MAX).read_to_end(&mut secret)?;
-    if secret.len() < SECRET_BYTES_MIN {
+    if kept.len() < SECRET_BYTES_MIN {
         let why =
             format!("the secret has fewer than {SECRET_BYTES_MIN} bytes: remove it, and a new one is made");
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
-    Ok(secret)
+    Ok(kept)
+}
+
+/// What a file of the folder holds, up to so many bytes; for its owner alone from now on.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode();
+    if mode & 0o077 != 0 {
+        tracing::warn!("others could read a file of the state folder; from now on they cannot");
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    let mut contents = Vec::new();
+    file.take(bytes_max).read_to_end(&mut contents)?;
+    Ok(contents)
+}
+
+/// What becomes of a file that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It stays: whoever comes second reads what the first wrote.
+    First,
+    /// The new one takes its place.
+    Replace,
+}
+
+/// Writes a file of the folder, whole or not at all, for its owner alone; makes the folder if need be.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub(crate) fn write(folder: &Path, name: &str, contents: &[u8], put: Put) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let path = folder.join(name);
+    let fresh = folder.join(format!("{name}.{:016x}", getrandom::u64().map_err(io::Error::other)?));
+    let written = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+        file.write_all(contents)?;
+        file.sync_all()?;
+        match put {
+            Put::First => match fs::hard_link(&fresh, &path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+                linked => linked?,
+            },
+            Put::Replace => fs::rename(&fresh, &path)?,
+        }
+        File::open(folder)?.sync_all()
+    };
+    let written = written();
+    // Also after a failure; what was renamed or never made cannot be removed.
+    let _ = fs::remove_file(&fresh);
+    written
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
     /// A folder that is gone after the test.
-    struct Place(PathBuf);
+    pub(crate) struct Place(pub(crate) PathBuf);
 
     impl Place {
-        fn new() -> Self {
+        pub(crate) fn new() -> Self {
             let name = format!("asamblea-state-{:016x}", getrandom::u64().expect("random"));
             Self(std::env::temp_dir().join(name))
         }

@@ -1,21 +1,17 @@
 //! One TCP port for HTTP, HTTPS and media: the first byte of a connection tells them apart. Bounds how many
 //! connections there are and how long one may be silent; never looks at what is said on them.
 
+use crate::certificate::{self, Certificate};
 use crate::http::Connection;
 use crate::media::MediaPlane;
 use crate::stream::{self, FRAME_BYTES_MAX};
 use anyhow::Context as _;
-use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType};
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::io;
-use std::net::IpAddr;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -36,11 +32,6 @@ pub const IDLE: Duration = Duration::from_secs(60);
 
 /// First byte of a TLS record that carries a handshake (RFC 8446 section 5.1); no HTTP method starts with it.
 const TLS_HANDSHAKE: u8 = 0x16;
-
-const DAY: Duration = Duration::from_secs(86_400);
-
-/// A certificate that the machine makes for itself is good for this long: browsers take no more than 398 days.
-const CERTIFICATE: Duration = DAY.saturating_mul(397);
 
 /// Accepts connections and hands them over once they are ready to be served.
 pub struct Gate {
@@ -201,87 +192,17 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// TLS with the certificate and key of these PEM files.
+/// TLS with this certificate.
 ///
 /// # Errors
-/// When a file cannot be read or the two do not belong together.
-pub fn from_files(certificate: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("cannot read a certificate from {}", certificate.display()))?;
-    let key = PrivateKeyDer::from_pem_file(key)
-        .with_context(|| format!("cannot read a private key from {}", key.display()))?;
-    server_config(chain, key).context("the certificate and the key do not go together")
-}
-
-/// TLS with a certificate that is made now, for these addresses and `localhost`.
-///
-/// # Errors
-/// When the operating system gives no random bytes.
-pub fn self_signed(addresses: &[IpAddr]) -> anyhow::Result<Arc<ServerConfig>> {
-    let mut params = CertificateParams::new(["localhost".to_owned()])?;
-    params.subject_alt_names.extend(addresses.iter().map(|&address| SanType::IpAddress(address)));
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "Asamblea");
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    // Clocks differ: it begins a day ago.
-    let now = SystemTime::now();
-    let ((year, month, day), end) = (date(now - DAY), date(now - DAY + CERTIFICATE));
-    params.not_before = rcgen::date_time_ymd(year, month, day);
-    params.not_after = rcgen::date_time_ymd(end.0, end.1, end.2);
-    let key = KeyPair::generate()?;
-    let certificate = params.self_signed(&key)?;
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    server_config(vec![certificate.into()], key)
-}
-
-fn server_config(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> anyhow::Result<Arc<ServerConfig>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
+/// When the certificate and the key do not belong together.
+pub fn server_config(certificate: Certificate) -> anyhow::Result<Arc<ServerConfig>> {
+    let mut config = ServerConfig::builder_with_provider(certificate::provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_single_cert(certificate.chain, certificate.key)
+        .context("the certificate and the key do not go together")?;
     // WebSockets travel over HTTP/1.1 here.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-/// Year, month and day of a time.
-fn date(time: SystemTime) -> (i32, u8, u8) {
-    civil(time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / DAY.as_secs()))
-}
-
-/// The Gregorian date of a number of days since 1970: 400 years are 146,097 days; years are counted from March,
-/// so that the leap day comes last.
-fn civil(days: u64) -> (i32, u8, u8) {
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = (day - (153 * month + 2) / 5 + 1) as u8;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    ((era * 400 + year + next) as i32, month as u8, date)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_become_dates() {
-        assert_eq!(civil(0), (1970, 1, 1));
-        assert_eq!(civil(11_016), (2000, 2, 29));
-        assert_eq!(civil(19_722), (2023, 12, 31));
-        assert_eq!(civil(20_513), (2026, 3, 1));
-    }
-
-    #[test]
-    fn a_certificate_can_be_made_for_any_address() {
-        assert!(self_signed(&[]).is_ok());
-        assert!(self_signed(&["192.0.2.1".parse().expect("v4"), "2001:db8::1".parse().expect("v6")]).is_ok());
-    }
 }

@@ -2,12 +2,19 @@
 //! `docs/protocol.md` and share no code with it.
 
 use asamblea_tests::bot::{Bot, BotConfig, PATIENCE};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 /// Within this everyone is back after a crash.
 const BACK: Duration = Duration::from_secs(5);
@@ -128,9 +135,56 @@ async fn after_a_crash_everyone_is_back_in_the_same_meeting_as_who_they_were() {
     assert!(bots.iter().all(|bot| !bot.seen().is_resumed), "media starts afresh");
     eva.until("everyone", |seen| before.iter().all(|member| seen.members.contains_key(member))).await;
     assert_eq!(eva.seen().members.len(), 4);
-    let left: Vec<_> =
+    let mut left: Vec<_> =
         std::fs::read_dir(&folder.0).expect("there").map(|it| it.expect("one").file_name()).collect();
-    assert_eq!(left, ["secret"], "nothing else is on the disk");
+    left.sort_unstable();
+    assert_eq!(left, ["certificate.pem", "secret"], "nothing else is on the disk");
+}
+
+/// Someone who accepted the certificate that the server keeps in its folder, and no other.
+struct Guest(TlsConnector);
+
+impl Guest {
+    fn of(folder: &Folder) -> Self {
+        let kept = folder.0.join("certificate.pem");
+        let mut accepted = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(kept).expect("there") {
+            accepted.add(certificate.expect("whole")).expect("a certificate");
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions that it has")
+            .with_root_certificates(accepted)
+            .with_no_client_auth();
+        Self(TlsConnector::from(Arc::new(config)))
+    }
+
+    async fn is_let_in(&self, port: u16, name: &str) -> bool {
+        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("accepted");
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        timeout(PATIENCE, self.0.connect(name, tcp)).await.expect("in time").is_ok()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_accepted_the_certificate_is_not_asked_again_after_a_restart() {
+    let folder = Folder::new("certificate");
+    let mut server = Server::start(&folder, 0, &[]).await;
+    let guest = Guest::of(&folder);
+    assert!(guest.is_let_in(server.port, "localhost").await);
+    assert!(guest.is_let_in(server.port, "127.0.0.1").await);
+    server.child.kill().await.expect("killed");
+    let mut again = Server::start(&folder, server.port, &[]).await;
+    assert!(guest.is_let_in(again.port, "127.0.0.1").await, "after a crash");
+    let second = Server::start(&folder, again.port, &["--take-over"]).await;
+    again.terminate();
+    assert!(again.ends().await.success());
+    assert!(guest.is_let_in(second.port, "127.0.0.1").await, "by the process that took over");
+
+    let elsewhere = Folder::new("another-certificate");
+    let stranger = Server::start(&elsewhere, 0, &[]).await;
+    assert!(!guest.is_let_in(stranger.port, "127.0.0.1").await, "another machine has another");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,12 +6,25 @@
 
 use crate::up::LAYERS_MAX;
 use arrayvec::ArrayVec;
+use std::time::{Duration, Instant};
 
 /// Most pictures of one subscriber.
 pub const PICTURES_MAX: usize = asamblea_seam::SLOTS_MAX;
 
 /// More is given only when the budget exceeds the new sum by this factor.
 pub const UPGRADE_MARGIN: f64 = 1.15;
+
+/// Least time between two changes for the better: a switch costs a key frame.
+pub const UPGRADE_INTERVAL: Duration = Duration::from_millis(1_500);
+
+/// More that was given is well given if it lasts for this long.
+const PROVEN_AFTER: Duration = Duration::from_secs(10);
+
+/// However often more had to be taken back, it is tried again after this long.
+const UPGRADE_INTERVAL_MAX: Duration = Duration::from_secs(24);
+
+/// The same while no picture is shown at all.
+const INTERVAL_UNSEEN_MAX: Duration = Duration::from_secs(3);
 
 /// What a picture may carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +73,41 @@ impl Picture {
 
     fn next_above(&self, layer: u8) -> Option<u8> {
         (layer + 1..=self.wish).find(|above| self.layers[usize::from(*above)].is_some())
+    }
+}
+
+/// When more may be given: a while after the last change, and twice as long each time that it had to be taken back soon.
+#[derive(Clone, Copy, Debug)]
+pub struct Hysteresis {
+    changed_at: Option<Instant>,
+    /// When more was last given, if none of it was taken back since.
+    raised_at: Option<Instant>,
+    interval: Duration,
+}
+
+impl Default for Hysteresis {
+    fn default() -> Self {
+        Self { changed_at: None, raised_at: None, interval: UPGRADE_INTERVAL }
+    }
+}
+
+impl Hysteresis {
+    /// Whether more may be given now. Where nothing is shown the wait is short: that is worse than a change.
+    pub fn may_raise(&self, now: Instant, is_nothing_shown: bool) -> bool {
+        let interval = if is_nothing_shown { self.interval.min(INTERVAL_UNSEEN_MAX) } else { self.interval };
+        self.changed_at.is_none_or(|at| now.saturating_duration_since(at) >= interval)
+    }
+
+    /// Takes a change of what is given: whether some picture got more, and whether some got less.
+    pub fn change(&mut self, now: Instant, is_more: bool, is_less: bool) {
+        self.changed_at = Some(now);
+        if is_less && let Some(raised_at) = self.raised_at.take() {
+            let has_lasted = now.saturating_duration_since(raised_at) >= PROVEN_AFTER;
+            self.interval =
+                if has_lasted { UPGRADE_INTERVAL } else { (self.interval * 2).min(UPGRADE_INTERVAL_MAX) };
+        } else if is_more {
+            self.raised_at = Some(now);
+        }
     }
 }
 
@@ -167,6 +215,33 @@ mod tests {
     fn a_layer_that_does_not_flow_costs_and_gives_nothing() {
         let picture = Picture { layers: [Some(100e3), None, None], wish: 0, before: Grant::Paused, rank: 0 };
         assert_eq!(grants(9e6, &[picture]), [Grant::Layer(0)]);
+    }
+
+    #[test]
+    fn what_had_to_be_taken_back_is_given_again_ever_later_until_it_lasts() {
+        let start = crate::up::test_epoch();
+        let mut hysteresis = Hysteresis::default();
+        let (mut now, mut waits) = (start, Vec::new());
+        let mut wait_and_raise = |hysteresis: &mut Hysteresis, now: &mut Instant| {
+            let from = *now;
+            while !hysteresis.may_raise(*now, false) {
+                *now += Duration::from_millis(100);
+            }
+            waits.push((*now - from).as_millis());
+            hysteresis.change(*now, true, false);
+        };
+        for _ in 0..7 {
+            wait_and_raise(&mut hysteresis, &mut now);
+            now += Duration::from_secs(3);
+            hysteresis.change(now, false, true);
+            hysteresis.change(now, false, true); // a second picture follows the first down
+        }
+        wait_and_raise(&mut hysteresis, &mut now);
+        now += PROVEN_AFTER;
+        hysteresis.change(now, false, true);
+        wait_and_raise(&mut hysteresis, &mut now);
+        assert!(hysteresis.may_raise(now + INTERVAL_UNSEEN_MAX, true));
+        assert_eq!(waits, [0, 3_000, 6_000, 12_000, 24_000, 24_000, 24_000, 24_000, 1_500]);
     }
 
     fn pictures() -> impl Strategy<Value = Vec<Picture>> {

@@ -132,7 +132,7 @@ impl Delay {
 
     /// What the line does, and once: overuse that was told is over until it is found again.
     pub fn take_usage(&mut self) -> Usage {
-        if self.queue_ms > STANDING_MS {
+        if self.queue_ms > STANDING_MS && self.usage != Usage::Under {
             return Usage::Over;
         }
         let usage = self.usage;

@@ -57,6 +57,16 @@ impl Meter {
         Some(peak as f64 * 8e6 / (SPAN * BUCKET_US) as f64)
     }
 
+    /// The rate over the last fifth of a second, in bit/s: what a line carries while it is full.
+    pub fn latest_bps(&self) -> Option<f64> {
+        const SPAN: i64 = 4;
+        let newest = self.newest?;
+        let bytes = |number: i64| u64::from(self.bytes[number.rem_euclid(BUCKETS as i64) as usize]);
+        // The newest bucket is still being filled.
+        let sum: u64 = (newest - SPAN..newest).map(bytes).sum();
+        Some(sum as f64 * 8e6 / (SPAN * BUCKET_US) as f64)
+    }
+
     fn advance(&mut self, bucket: i64) {
         let Some(newest) = self.newest else {
             (self.newest, self.oldest) = (Some(bucket), bucket);
@@ -87,6 +97,16 @@ mod tests {
         let bps = meter.bps(1_000_000).expect("seen long enough");
         assert!((bps - 1_000_000.0).abs() < 60_000.0, "{bps}");
         assert_eq!(meter.bps(3_000_000), Some(0.0));
+    }
+
+    #[test]
+    fn the_latest_rate_is_that_of_the_last_fifth_of_a_second_alone() {
+        let mut meter = Meter::default();
+        assert_eq!(meter.latest_bps(), None);
+        (0..100).for_each(|packet| meter.add(packet * 10_000, 1_250));
+        (0..30).for_each(|packet| meter.add(1_000_000 + packet * 10_000, 125));
+        let bps = meter.latest_bps().expect("something came");
+        assert!((bps - 100_000.0).abs() < 1.0, "{bps}");
     }
 
     #[test]

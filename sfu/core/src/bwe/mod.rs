@@ -45,6 +45,15 @@ const SILENT_STEP_US: u64 = 500_000;
 /// that feedback costs a forger more than us.
 const FEEDBACKS_PER_SECOND_MAX: u32 = 200;
 
+/// A queue of this length means that what is lost may be lost to it, ms.
+const CROWDED_MS: f64 = 60.0;
+
+/// Behind a queue of this length what came out lately is all that the line carries, ms.
+const FULL_MS: f64 = 100.0;
+
+/// While little goes out a packet with a number is sent this often, so that it is known how the line is, µs.
+const SOUNDING_US: u64 = 100_000;
+
 /// The round trip before any report told one, µs.
 const ROUND_TRIP_US: u64 = 100_000;
 
@@ -63,10 +72,20 @@ pub struct Downlink {
     pace: Pace,
     round_trip_us: u64,
     feedback_at_us: Option<u64>,
+    /// When a packet with a number last went out.
+    numbered_at_us: u64,
+    /// When the queue was last longer than [`CROWDED_MS`].
+    crowded_at_us: Option<u64>,
     lowered_for_silence_at_us: u64,
+    /// When packets last began to take another way.
+    moved_at_us: u64,
+    /// The rate before silence lowered it.
+    before_silence_bps: Option<f64>,
     /// Feedback packets in the running second, and when it began.
     budget: (u32, u64),
     arrived_us: i64,
+    /// The receiver's clock: the newest reference, and how far it is from the first, both in units of 64 ms.
+    reference: Option<(i32, i64)>,
     counters: Counters,
 }
 
@@ -97,9 +116,14 @@ impl Downlink {
             pace: Pace::default(),
             round_trip_us: ROUND_TRIP_US,
             feedback_at_us: None,
+            numbered_at_us: 0,
+            crowded_at_us: None,
             lowered_for_silence_at_us: 0,
+            moved_at_us: 0,
+            before_silence_bps: None,
             budget: (0, 0),
             arrived_us: 0,
+            reference: None,
             counters: Counters::default(),
         }
     }
@@ -114,6 +138,7 @@ impl Downlink {
         let now_us = self.us(now);
         self.sending.add(now_us as i64, bytes);
         self.pace.spend(now_us, bytes);
+        self.numbered_at_us = now_us;
         if is_probe {
             self.probe.sent();
         }
@@ -151,6 +176,7 @@ impl Downlink {
             return (0, 0);
         }
         let (mut arrived, mut missing) = (0, 0);
+        let since_first_us = (self.unwrap(feedback.reference) - i64::from(feedback.reference)) * 64_000;
         // After a silence it may begin with numbers that are forgotten: what is known comes behind them.
         let forgotten = usize::from(self.sent.forgotten_from(feedback.base));
         for (place, status) in (*feedback).enumerate().skip(forgotten).take(self.sent.len()) {
@@ -164,10 +190,12 @@ impl Downlink {
                     } else {
                         arrived += 1;
                     }
-                    let arrived_us = status.unwrap_or_default() * 250;
+                    let arrived_us = since_first_us + status.unwrap_or_default() * 250;
                     self.arrived_us = arrived_us;
                     self.through.add(arrived_us, usize::from(packet.bytes));
-                    if packet.probe == 0 {
+                    if packet.at_us < self.moved_at_us {
+                        // It went the way of before.
+                    } else if packet.probe == 0 {
                         self.delay.arrive(packet.at_us as i64, arrived_us);
                     } else if self.probe.arrive(packet.probe, arrived_us, packet.bytes) {
                         self.delay.arrive_alone(packet.at_us as i64, arrived_us);
@@ -181,6 +209,11 @@ impl Downlink {
         }
         self.feedback_at_us = Some(now_us);
         self.loss.count(now_us, arrived, missing);
+        // A hole says nothing of the line behind it.
+        if let (Some(bps), Some(rate)) = (self.before_silence_bps.take(), &mut self.rate) {
+            *rate = Rate::new(bps);
+            self.begin_on_another_way(now);
+        }
         // Sound has no numbers; it is taken to get through as the rest does.
         let sound = self.sound.bps(now_us as i64).unwrap_or(0.0) * (1.0 - self.loss.fraction());
         let through = self.through.bps(self.arrived_us).map(|bps| bps + sound);
@@ -194,8 +227,17 @@ impl Downlink {
             }
         };
         let usage = self.delay.take_usage();
-        // A full line carries what comes out of it in its fullest moments, however little is sent between them.
+        let queue_ms = self.delay.queue_ms();
+        if queue_ms > CROWDED_MS {
+            self.crowded_at_us = Some(now_us);
+        }
         let through = match usage {
+            // What came out before the queue grew says nothing of the line as it is now.
+            Usage::Over if queue_ms > FULL_MS => match (self.through.latest_bps(), through) {
+                (Some(latest), Some(through)) => Some(through.min(latest + sound)),
+                (_, through) => through,
+            },
+            // A full line carries what comes out of it in its fullest moments, however little is sent between them.
             Usage::Over => match (self.through.peak_bps(), through) {
                 (Some(peak), Some(through)) => Some(through.max(peak + sound)),
                 (_, through) => through,
@@ -208,6 +250,15 @@ impl Downlink {
         }
         self.judge(now_us);
         (arrived, missing)
+    }
+
+    /// How far a reference is from the first, in units of 64 ms: its 24 bits start over every 12 days.
+    fn unwrap(&mut self, reference: i32) -> i64 {
+        let (newest, since_first) = self.reference.unwrap_or((reference, 0));
+        let step = reference.wrapping_sub(newest) << 8 >> 8;
+        let since_first = since_first + i64::from(step);
+        self.reference = Some((reference, since_first));
+        since_first
     }
 
     /// Takes what receiver reports and the subscriber's own estimate say, where it gives no other feedback.
@@ -229,6 +280,18 @@ impl Downlink {
         self.judge(now_us);
     }
 
+    /// Packets take another way from now on: what was known of delay and loss was of the old one, and its rate is no more
+    /// than a guess.
+    pub fn begin_on_another_way(&mut self, now: Instant) {
+        let now_us = self.us(now);
+        self.moved_at_us = now_us;
+        (self.delay, self.loss, self.crowded_at_us) = (Delay::default(), Loss::default(), None);
+        if let Some(rate) = &mut self.rate {
+            *rate = Rate::new(rate.bps().min(START_BPS));
+        }
+        self.probe.back_off(now_us);
+    }
+
     /// Takes the round trip that the subscriber's reports tell.
     pub fn set_round_trip(&mut self, round_trip: Duration) {
         self.round_trip_us = round_trip.as_micros().min(2_000_000) as u64;
@@ -243,12 +306,13 @@ impl Downlink {
         if is_silent && now_us.saturating_sub(self.lowered_for_silence_at_us) > SILENT_STEP_US {
             self.lowered_for_silence_at_us = now_us;
             if let Some(rate) = &mut self.rate {
+                self.before_silence_bps.get_or_insert(rate.bps());
                 rate.lower(now_us, SILENT_FACTOR);
             }
         }
         let is_tight = self.is_tight(now_us);
         if let Some(rate) = &self.rate {
-            self.pace.set_rate(rate.bps(), is_tight);
+            self.pace.set_rate(rate.bps(), is_tight, self.delay.queue_ms() > CROWDED_MS);
         }
     }
 
@@ -291,6 +355,19 @@ impl Downlink {
     /// The share of packets lost lately, 0 to 1.
     pub fn loss(&self) -> f64 {
         self.loss.fraction()
+    }
+
+    /// Whether a packet with a number is due for the sake of feedback alone: sound has none, so while pictures are held
+    /// back nothing else would tell how the line is.
+    pub fn is_sounding_due(&self, now: Instant) -> bool {
+        self.feedback_at_us.is_some() && self.us(now).saturating_sub(self.numbered_at_us) >= SOUNDING_US
+    }
+
+    /// Whether packets waited in a long queue within this time: what was lost then was lost to it, and more sent for it
+    /// would be lost, too.
+    pub fn is_crowded(&self, now: Instant, within: Duration) -> bool {
+        let is_recent = |at: u64| self.us(now).saturating_sub(at) <= within.as_micros() as u64;
+        self.crowded_at_us.is_some_and(is_recent)
     }
 
     /// How long packets wait on the way, ms.

@@ -4,8 +4,9 @@
 //! deep enough for whole frames, so that a frame stays one run of equal packets; where it is tight a tall frame leaves in
 //! slices, and sound between them does not wait behind it in a queue on the way.
 
-/// Bytes leave at this much more than the rate, so that what was held back catches up.
-const SURPLUS: f64 = 1.25;
+/// Bytes leave at this much more than the rate, so that what was held back catches up; and at this much less while a queue
+/// stands on the way, so that it drains.
+const SURPLUS: (f64, f64) = (1.25, 0.85);
 
 /// The bucket's depth where the line is ample and where it is tight, µs.
 const DEPTH_US: (f64, f64) = (60_000.0, 10_000.0);
@@ -26,9 +27,9 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Takes the line's rate in bit/s, and whether it is nearly full.
-    pub fn set_rate(&mut self, bps: f64, is_tight: bool) {
-        self.bytes_per_us = bps / 8e6 * SURPLUS;
+    /// Takes the line's rate in bit/s, whether it is nearly full, and whether a queue stands on the way.
+    pub fn set_rate(&mut self, bps: f64, is_tight: bool, is_queued: bool) {
+        self.bytes_per_us = bps / 8e6 * if is_queued { SURPLUS.1 } else { SURPLUS.0 };
         let depth_us = if is_tight { DEPTH_US.1 } else { DEPTH_US.0 };
         self.depth = (self.bytes_per_us * depth_us).max(DEPTH_BYTES_MIN);
         self.filled = self.filled.min(self.depth);
@@ -71,7 +72,7 @@ mod tests {
     fn no_more_leaves_than_the_rate_and_the_depth_allow() {
         let mut pace = Pace::default();
         assert_eq!(pace.available(0), usize::MAX, "nothing is known");
-        pace.set_rate(1_000_000.0, true);
+        pace.set_rate(1_000_000.0, true, false);
         let mut sent = 0;
         for ms in 0..1_000 {
             while pace.available(ms * 1_000) >= 1_200 {
@@ -83,9 +84,19 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_on_the_way_drains() {
+        let mut pace = Pace::default();
+        pace.set_rate(1_000_000.0, true, true);
+        pace.spend(0, 100_000);
+        let at = pace.ready_at_us(1_200);
+        pace.set_rate(1_000_000.0, true, false);
+        assert!(at > pace.ready_at_us(1_200) * 14 / 10);
+    }
+
+    #[test]
     fn sound_that_overdraws_is_paid_back_by_pictures() {
         let mut pace = Pace::default();
-        pace.set_rate(80_000.0, true);
+        pace.set_rate(80_000.0, true, false);
         pace.spend(1_000_000, 4_000);
         assert_eq!(pace.available(1_000_000), 0);
         let at = pace.ready_at_us(1_200);

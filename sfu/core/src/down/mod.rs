@@ -16,7 +16,7 @@ use crate::{
 use redundancy::Redundancy;
 use resend::Budget;
 use slot::Slot;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Most packets queued for one subscriber between two flushes. A flush follows every batch received, so this is only
 /// reached by a key frame in every slot at once; what lies beyond is lost and asked for again.
@@ -24,6 +24,12 @@ pub const QUEUE_MAX: usize = 1_024;
 
 /// Most slots of one peer, closed ones included: twice the video slots of a view, to leave room for audio.
 pub const SLOTS_MAX: usize = 2 * asamblea_seam::SLOTS_MAX;
+
+/// Loss that is told so soon after a queue is laid to it.
+pub const CROWDED_FOR: Duration = Duration::from_secs(1);
+
+/// The same for reports on sound, which speak of the last five seconds and more (RFC 3550 section 6.2).
+const REPORTED_FOR: Duration = Duration::from_secs(6);
 
 /// A packet to be sent: where its payload is kept, and its numbers.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +72,8 @@ pub struct Subscriber {
     pub line: Option<Box<Downlink>>,
     /// Padding to be sent at the next flush, in bytes.
     pub padding_bytes: usize,
+    /// Whether a small packet is to be sent at the next flush that feedback can speak of.
+    pub is_sounding: bool,
 }
 
 impl Queued {
@@ -116,9 +124,11 @@ impl Subscriber {
         };
         if slot.ssrc == block.ssrc {
             let (lost, packets) = slot.reported_loss(block.highest, block.fraction_lost);
+            let is_crowded =
+                |within: Duration| self.line.as_ref().is_some_and(|line| line.is_crowded(now, within));
             if slot.is_audio {
-                self.redundancy.hear_report(now, lost, packets);
-            } else {
+                self.redundancy.hear_report(now, lost, packets, is_crowded(REPORTED_FOR));
+            } else if !is_crowded(CROWDED_FOR) {
                 self.redundancy.set_loss(now, lost, packets);
             }
         }

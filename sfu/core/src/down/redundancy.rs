@@ -106,8 +106,8 @@ impl Redundancy {
     }
 
     /// Takes a report on a stream of sound, in which packets that a repeat brought count as received
-    /// (RFC 3550 section 6.4.1).
-    pub fn hear_report(&mut self, now: Instant, fraction_lost: u8, packets: u32) {
+    /// (RFC 3550 section 6.4.1). What was lost while the line was crowded calls for no repeats.
+    pub fn hear_report(&mut self, now: Instant, fraction_lost: u8, packets: u32, is_crowded: bool) {
         let packets = packets.min(REPORTED_PACKETS_MAX);
         let left = u32::from(fraction_lost) << 8;
         let weight = packets.min(RISE_PACKETS) * 2;
@@ -115,6 +115,9 @@ impl Redundancy {
             self.suffered_at = Some(now);
             self.suffered =
                 (self.suffered * (2 * RISE_PACKETS - weight) + left * weight) / (2 * RISE_PACKETS);
+        }
+        if is_crowded {
+            return;
         }
         let is_settling = self.changed_at.is_some_and(|at| now.saturating_duration_since(at) < SETTLE);
         if self.repeats == 0 {
@@ -365,14 +368,14 @@ mod tests {
         // 10 % leaves 1 % after one repeat: the third of 256 parts.
         let mut redundancy = at_loss(26);
         for step in 1..60 {
-            redundancy.hear_report(start + SETTLE + step * 5 * SECOND, 2 + (step % 2) as u8, 250);
+            redundancy.hear_report(start + SETTLE + step * 5 * SECOND, 2 + (step % 2) as u8, 250, false);
             assert_eq!(redundancy.repeats(), 1, "goes on while the line loses");
         }
         assert!((20..32).contains(&redundancy.loss()), "{}", redundancy.loss());
         assert!((1..=3).contains(&redundancy.suffered(start + SETTLE + 300 * SECOND)));
         assert_eq!(redundancy.suffered(start + SETTLE + 400 * SECOND), 0, "long ago");
         for step in 60..70 {
-            redundancy.hear_report(start + SETTLE + step * 5 * SECOND, 0, 250);
+            redundancy.hear_report(start + SETTLE + step * 5 * SECOND, 0, 250, false);
         }
         assert_eq!(redundancy.repeats(), 0);
     }
@@ -381,8 +384,19 @@ mod tests {
     fn a_report_of_before_is_not_reckoned_back() {
         let start = test_epoch();
         let mut redundancy = at_loss(26);
-        redundancy.hear_report(start + SECOND, 26, 250);
+        redundancy.hear_report(start + SECOND, 26, 250, false);
         assert_eq!(redundancy.repeats(), 1);
+    }
+
+    #[test]
+    fn what_is_lost_on_a_crowded_line_is_not_repeated_for() {
+        let start = test_epoch();
+        let mut redundancy = Redundancy::default();
+        for step in 1..10 {
+            redundancy.hear_report(start + step * 5 * SECOND, 100, 250, true);
+        }
+        assert_eq!((redundancy.repeats(), redundancy.loss()), (0, 0));
+        assert!(redundancy.suffered(start + 46 * SECOND) > 90, "but it is what the listener misses");
     }
 
     #[test]

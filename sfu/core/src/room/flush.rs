@@ -25,6 +25,9 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Length of a packet of padding: below the 255 bytes that its last byte can count (RFC 3550 section 5.1).
 const PADDING_BYTES: usize = 240;
 
+/// Padding of a packet that only asks for feedback: the byte that counts itself.
+const SOUNDING_BYTES: usize = 1;
+
 impl Room {
     /// Writes all that a peer is to be sent now.
     pub fn flush<E: Egress>(&mut self, now: Instant, key: PeerKey, egress: &mut E) {
@@ -217,13 +220,18 @@ fn note_sent(
     }
 }
 
-/// Writes the burst of padding that congestion control asked for, on the retransmission stream of a slot
-/// (RFC 4588: a receiver takes an empty one for nothing), where there is one with room for transport-wide numbers.
+/// Writes the burst of padding or the one small packet that congestion control asked for, on the retransmission stream
+/// of a slot (RFC 4588: a receiver takes an empty one for nothing), where there is one with room for transport-wide
+/// numbers.
 fn write_padding<E: Egress>(now: Instant, subscriber: &mut Subscriber, egress: &mut E) {
-    let bytes = std::mem::take(&mut subscriber.padding_bytes);
-    if bytes == 0 {
-        return;
-    }
+    let burst_bytes = std::mem::take(&mut subscriber.padding_bytes);
+    let is_sounding = std::mem::take(&mut subscriber.is_sounding);
+    let is_probe = burst_bytes > 0;
+    let (count, padding) = match (is_probe, is_sounding) {
+        (true, _) => (burst_bytes.div_ceil(PADDING_BYTES), PADDING_BYTES),
+        (false, true) => (1, SOUNDING_BYTES),
+        (false, false) => return,
+    };
     let Subscriber { slots, line, .. } = subscriber;
     let Some(line) = line else { return };
     let is_fit = |slot: &&mut Slot| {
@@ -231,16 +239,16 @@ fn write_padding<E: Egress>(now: Instant, subscriber: &mut Subscriber, egress: &
     };
     let Some(slot) = slots.iter_mut().find(is_fit) else { return };
     let timestamp = slot.rewriter.reached().map_or(0, |(timestamp, _)| timestamp);
-    for _ in 0..bytes.div_ceil(PADDING_BYTES) {
+    for _ in 0..count {
         let Some(template) = &slot.rtx_template else { return };
         let sequence: Sequence = slot.rtx_next;
         slot.rtx_next = sequence.plus(1);
         egress.rtp(sequence.0, |out| {
             let at = template.write(out, false, true, sequence.wire(), timestamp);
-            out[at..at + PADDING_BYTES].fill(0);
-            out[at + PADDING_BYTES - 1] = PADDING_BYTES as u8;
-            let length = at + PADDING_BYTES;
-            template.write_transport_number(out, line.send_numbered(now, length + OVERHEAD_BYTES, true));
+            out[at..at + padding].fill(0);
+            out[at + padding - 1] = padding as u8;
+            let length = at + padding;
+            template.write_transport_number(out, line.send_numbered(now, length + OVERHEAD_BYTES, is_probe));
             length
         });
     }

@@ -233,6 +233,7 @@ impl Room {
         let id = peer.id;
         let elapsed_us = now.saturating_duration_since(self.began_at).as_micros() as i64;
         let mut has_died = false;
+        peer.publisher.feedback.take_turn();
         let mut is_due = peer.publisher.feedback.is_due();
         for up in peer.publisher.ups_mut() {
             if up.kind == UpKind::Microphone {

@@ -18,7 +18,10 @@ pub mod speakers;
 pub use crate::rtp::time::WallClock;
 
 use crate::{
-    bwe::{Downlink, allocate::Grant},
+    bwe::{
+        Downlink,
+        allocate::{Grant, Hysteresis},
+    },
     down::{SLOTS_MAX, Subscriber, slot::Slot},
     negotiate::MediaDescription,
     stats::RoomCounters,
@@ -91,8 +94,8 @@ pub(crate) struct Peer {
     subscriber: Subscriber,
     duties: reports::Duties,
     line: share::Judgement,
-    /// When its pictures were last granted something else.
-    regranted_at: Option<Instant>,
+    /// When its pictures may be granted more.
+    hysteresis: Hysteresis,
     /// Most voices that its line carries.
     voices_max: usize,
     /// Until when the rest of its queue waits.
@@ -217,7 +220,7 @@ impl Room {
             subscriber: Subscriber::default(),
             duties: reports::Duties::new(ssrc),
             line: share::Judgement::default(),
-            regranted_at: None,
+            hysteresis: Hysteresis::default(),
             voices_max: usize::MAX,
             held_until: None,
             greeted_at: None,
@@ -314,6 +317,13 @@ impl Room {
         self.retarget_slots(now, key);
     }
 
+    /// Says that a peer's packets take another way from now on.
+    pub fn change_path(&mut self, now: Instant, key: PeerKey) {
+        if let Some(line) = self.peers.get_mut(key).and_then(|peer| peer.subscriber.line.as_mut()) {
+            line.begin_on_another_way(now);
+        }
+    }
+
     /// Says whether a peer's transport is up. For a peer without one nothing is queued.
     pub fn set_connected(&mut self, now: Instant, key: PeerKey, is_connected: bool) {
         let Some(peer) = self.peers.get_mut(key) else { return };
@@ -322,7 +332,8 @@ impl Room {
         }
         peer.is_connected = is_connected;
         peer.subscriber.line = is_connected.then(|| Box::new(Downlink::new(now)));
-        (peer.voices_max, peer.regranted_at, peer.held_until) = (usize::MAX, None, None);
+        (peer.voices_max, peer.held_until) = (usize::MAX, None);
+        peer.hysteresis = Hysteresis::default();
         for slot in &mut peer.subscriber.slots {
             slot.grant = Grant::ALL;
         }

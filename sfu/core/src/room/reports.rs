@@ -5,7 +5,7 @@
 
 use super::{PLIS_MAX, PeerKey, Room};
 use crate::{
-    down::{Queued, Subscriber, resend::spacing},
+    down::{CROWDED_FOR, Queued, Subscriber, resend::spacing},
     egress::Egress,
     rtp::{
         rtcp::{self, Rtcp},
@@ -139,8 +139,13 @@ impl Room {
     ) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let Some(line) = &mut peer.subscriber.line else { return };
+        let before = *line.counters();
         let (arrived, missing) = line.handle_feedback(now, feedback);
-        if let Some(lost) = (missing * 255).checked_div(arrived + missing) {
+        let is_crowded = line.is_crowded(now, CROWDED_FOR);
+        let after = line.counters();
+        self.counters.feedback_refused += after.feedback_refused - before.feedback_refused;
+        self.counters.feedback_unknown += after.feedback_unknown - before.feedback_unknown;
+        if let Some(lost) = (missing * 255).checked_div(arrived + missing).filter(|_| !is_crowded) {
             peer.subscriber.redundancy.set_loss(now, lost as u8, arrived + missing);
         }
     }
@@ -148,7 +153,13 @@ impl Room {
     fn handle_sender_report(&mut self, now: Instant, key: PeerKey, ssrc: u32, ntp: Ntp, rtp: u32) {
         let ours = self.config.wall_clock.ntp(now);
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let Some(binding) = peer.publisher.bound(ssrc).filter(|binding| !binding.is_rtx) else { return };
+        let Some(binding) = peer.publisher.bound(ssrc) else {
+            self.counters.reports_unknown += 1;
+            return;
+        };
+        if binding.is_rtx {
+            return;
+        }
         if let Some(layer) = peer.publisher.layer_mut(binding.kind, binding.layer) {
             layer.reception.clock = Some(SenderClock { ntp, rtp, arrived_at: now });
             peer.duties.note_clock(ours, ntp);
@@ -181,9 +192,13 @@ impl Room {
         let id = peer.id;
         let mut has_died = false;
         for ssrc in ssrcs {
-            let Some(binding) = peer.publisher.bound(ssrc).filter(|binding| !binding.is_rtx) else {
+            let Some(binding) = peer.publisher.bound(ssrc) else {
+                self.counters.reports_unknown += 1;
                 continue;
             };
+            if binding.is_rtx {
+                continue;
+            }
             if let Some(layer) = peer.publisher.layer_mut(binding.kind, binding.layer) {
                 layer.heard_at = None;
                 has_died |= layer.expire(now);
@@ -196,7 +211,10 @@ impl Room {
 
     fn handle_picture_loss(&mut self, now: Instant, key: PeerKey, media_ssrc: u32) {
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let Some((_, slot)) = peer.subscriber.slot_of_ssrc(media_ssrc) else { return };
+        let Some((_, slot)) = peer.subscriber.slot_of_ssrc(media_ssrc) else {
+            self.counters.requests_unknown += 1;
+            return;
+        };
         // While a new layer is awaited the old one still goes out and needs mending, too.
         for layer in [slot.current, slot.target].into_iter().flatten() {
             self.want_key_frame(now, layer);
@@ -231,6 +249,7 @@ impl Room {
     ) {
         let Some(place) = subscriber.slots.iter().position(|slot| slot.is_open && slot.ssrc == media_ssrc)
         else {
+            self.counters.requests_unknown += 1;
             return;
         };
         for wire in lost {

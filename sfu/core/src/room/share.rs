@@ -7,15 +7,13 @@
 use super::{PeerKey, Room};
 use crate::{
     bwe::allocate::{Grant, PICTURES_MAX, Picture, allocate},
+    down::Subscriber,
     rtp::Clock,
     up::{LAYERS_MAX, SlotRef, UpStream},
 };
 use arrayvec::ArrayVec;
 use asamblea_seam::{Event, Line, PeerLine, Up, UpKind, UpWanted};
 use std::time::{Duration, Instant};
-
-/// Least time between two changes for the better of one subscriber's pictures: a switch costs a key frame.
-const UPGRADE_INTERVAL: Duration = Duration::from_millis(1_500);
 
 /// Part of the budget that is left to repair and reports.
 const SHARED: f64 = 0.95;
@@ -28,6 +26,9 @@ const VOICE_BPS: f64 = 60_000.0;
 
 /// A line below the first rate carries one voice well, below the second two; bit/s.
 const VOICES_BPS: [f64; 2] = [130_000.0, 200_000.0];
+
+/// For so long after a queue nothing is repeated.
+const UNREPEATED_FOR: Duration = Duration::from_millis(500);
 
 /// A layer that nobody has wanted for this long is said to be unwanted.
 const UNWANTED_AFTER: Duration = Duration::from_secs(2);
@@ -100,9 +101,9 @@ impl Room {
         let sound = line.sound_bps(now);
         let (places, due, pictures) = self.pictures(now, key, speaker);
         let Some(peer) = self.peers.get_mut(key) else { return };
-        let is_calm = |at: Instant| now.saturating_duration_since(at) >= UPGRADE_INTERVAL;
-        let allocation =
-            allocate((bps - sound).max(0.0) * SHARED, &pictures, peer.regranted_at.is_none_or(is_calm));
+        let is_nothing_shown = pictures.iter().all(|picture| picture.before == Grant::Paused);
+        let may_raise = peer.hysteresis.may_raise(now, is_nothing_shown);
+        let allocation = allocate((bps - sound).max(0.0) * SHARED, &pictures, may_raise);
         peer.line.is_short = due.iter().zip(&allocation.grants).any(|(due, grant)| grant < due);
         // What is probed for at any time is the next step and not the whole dream.
         let wanted =
@@ -113,18 +114,24 @@ impl Room {
             peer.subscriber.padding_bytes = bytes;
             self.mark_dirty(key);
         }
+        self.sound_line(now, key);
         self.limit_voices(now, key, bps);
-        self.limit_repeats(key, bps);
+        self.limit_repeats(now, key, bps);
         let mut changed = ArrayVec::<u16, PICTURES_MAX>::new();
         if let Some(peer) = self.peers.get_mut(key) {
-            for (place, grant) in places.iter().zip(&allocation.grants) {
+            let (mut is_more, mut is_less) = (false, false);
+            for ((place, picture), grant) in places.iter().zip(&pictures).zip(&allocation.grants) {
                 let slot = &mut peer.subscriber.slots[usize::from(*place)];
                 if std::mem::replace(&mut slot.grant, *grant) != *grant {
                     changed.push(*place);
+                    // Less because less is wished for is no matter of the line.
+                    let before = picture.before.min(Grant::Layer(picture.wish));
+                    is_more |= *grant > before;
+                    is_less |= *grant < before;
                 }
             }
             if !changed.is_empty() {
-                peer.regranted_at = Some(now);
+                peer.hysteresis.change(now, is_more, is_less);
             }
         }
         for slot in changed {
@@ -191,9 +198,26 @@ impl Room {
         }
     }
 
-    /// What each voice needs once is not spent on sending others twice.
-    fn limit_repeats(&mut self, key: PeerKey, bps: f64) {
+    /// Has a packet sent that feedback can speak of, where the line's state decides what is sent and nothing else would
+    /// tell of it.
+    fn sound_line(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
+        let Subscriber { line, redundancy, .. } = &mut peer.subscriber;
+        let depends = peer.line.is_short || redundancy.repeats() > 0;
+        if depends && line.as_ref().is_some_and(|line| line.is_sounding_due(now)) {
+            peer.subscriber.is_sounding = true;
+            self.mark_dirty(key);
+        }
+    }
+
+    /// What each voice needs once is not spent on sending others twice, and behind a queue nothing is sent twice.
+    fn limit_repeats(&mut self, now: Instant, key: PeerKey, bps: f64) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let line = peer.subscriber.line.as_ref();
+        if line.is_some_and(|line| line.is_crowded(now, UNREPEATED_FOR)) {
+            peer.subscriber.redundancy.set_allowance_bps(Some(0));
+            return;
+        }
         let voices =
             peer.subscriber.slots.iter().filter(|slot| slot.is_audio && slot.current.is_some()).count();
         let left = bps - voices as f64 * VOICE_BPS;

@@ -583,7 +583,7 @@ impl Shard {
             }
         }
         let (room, peer, id) = (member.room, member.key, member.id);
-        let mut is_connected = None;
+        let (mut is_connected, mut is_moved) = (None, false);
         while let Some(event) = member.transport.poll_event() {
             match event {
                 TransportEvent::Connected => {
@@ -594,10 +594,13 @@ impl Shard {
                     is_connected = Some(false);
                     self.events.push_back(Event::Disconnected { peer: id, reason });
                 }
-                TransportEvent::PathChanged => {}
+                TransportEvent::PathChanged => is_moved = true,
             }
         }
         self.timers.file(Owner::Transport(key), &mut member.filed, member.transport.poll_timeout());
+        if is_moved {
+            self.rooms[room].room.change_path(now, peer);
+        }
         if let Some(is_connected) = is_connected {
             self.rooms[room].room.set_connected(now, peer, is_connected);
             self.after_room(room);

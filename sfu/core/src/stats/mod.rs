@@ -46,8 +46,15 @@ pub struct RoomCounters {
     pub resend_refused: u64,
     /// Packets of sound sent once more unasked; fewer leave where a header has changed meanwhile.
     pub repeated: u64,
-    /// Report blocks on streams that their sender does not receive, or no longer.
+    /// Report blocks on streams that their sender does not receive, and sender reports and goodbyes of streams that it
+    /// does not send, or no longer.
     pub reports_unknown: u64,
+    /// Requests for packets or key frames of streams that their sender does not receive, or no longer.
+    pub requests_unknown: u64,
+    /// Transport-wide feedback packets beyond the bound of a second.
+    pub feedback_refused: u64,
+    /// Transport-wide numbers that feedback speaks of, which were never sent or are settled.
+    pub feedback_unknown: u64,
     /// Sequence numbers asked of publishers.
     pub nacks_sent: u64,
     /// Key frames that subscribers or slots asked for.

@@ -24,6 +24,8 @@ pub struct Feedback {
     /// The first number that no report covers yet.
     next: Option<Sequence>,
     count: u8,
+    /// Whether the turn for a report has come.
+    is_turn: bool,
 }
 
 impl Feedback {
@@ -37,9 +39,15 @@ impl Feedback {
         self.pending.push((sequence, now));
     }
 
-    /// Whether there is something to report.
+    /// Says that the turn for a report has come. Not every flush is one: on a narrow line thirty reports a second would
+    /// crowd out what their publisher listens to.
+    pub fn take_turn(&mut self) {
+        self.is_turn = true;
+    }
+
+    /// Whether a report is to be written now.
     pub fn is_due(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() && (self.is_turn || self.is_urgent())
     }
 
     /// Whether a report should not wait for its turn: the record is nearly full.
@@ -81,6 +89,7 @@ impl Feedback {
         }
         self.next = Some(last.plus(1));
         self.pending.clear();
+        self.is_turn = false;
     }
 }
 
@@ -111,6 +120,23 @@ mod tests {
         let deltas: Vec<_> = report.recv_deltas.iter().map(|delta| delta.delta / 1_000).collect();
         assert_eq!(deltas, [6, 1, 4, 25, 170]);
         assert!(!feedback.is_due());
+    }
+
+    #[test]
+    fn a_report_waits_for_its_turn_unless_the_record_fills() {
+        let epoch = test_epoch();
+        let mut feedback = Feedback::default();
+        feedback.take_turn();
+        assert!(!feedback.is_due(), "nothing to report");
+        feedback.arrive(epoch, 1);
+        assert!(feedback.is_due());
+        feedback.write(&mut Writer::new(&mut [0; 200]), epoch, 1, 2);
+        feedback.arrive(epoch, 2);
+        assert!(!feedback.is_due(), "not before its turn");
+        for number in 3..=PENDING_MAX as u16 {
+            feedback.arrive(epoch, number);
+        }
+        assert!(feedback.is_due(), "urgent");
     }
 
     #[test]

@@ -77,8 +77,10 @@ impl History {
             self.mark = Some(Mark { at: now, head: self.head, sequence: sequence.0 });
         }
         if let Some(mark) = self.mark {
-            let written = (self.head - mark.head) as usize + payload.len();
-            if written > self.bytes.len() && self.bytes.len() < BYTES_MAX {
+            // What is skipped at the end of the ring takes up room, too.
+            let written =
+                |it: &Self| (it.head - mark.head) as usize + it.skip_before(payload.len()) + payload.len();
+            while written(self) > self.bytes.len() && self.bytes.len() < BYTES_MAX {
                 self.grow_bytes();
             }
             let span = sequence.0.saturating_sub(mark.sequence);
@@ -86,13 +88,9 @@ impl History {
                 self.grow_index();
             }
         }
-        let capacity = self.bytes.len() as u64;
-        let mut at = self.head.wrapping_sub(self.base) & (capacity - 1);
-        if at + payload.len() as u64 > capacity {
-            self.head += capacity - at; // a packet lies in one piece
-            at = 0;
-        }
-        self.bytes[at as usize..at as usize + payload.len()].copy_from_slice(payload);
+        self.head += self.skip_before(payload.len()) as u64;
+        let at = self.place_of(self.head);
+        self.bytes[at..at + payload.len()].copy_from_slice(payload);
         let place = (sequence.0 & (self.index.len() as u64 - 1)) as usize;
         self.index[place] = Entry {
             sequence: sequence.0,
@@ -113,7 +111,7 @@ impl History {
         if entry.sequence != sequence.0 || is_overwritten {
             return None;
         }
-        let at = (entry.position.wrapping_sub(self.base) & (self.bytes.len() as u64 - 1)) as usize;
+        let at = self.place_of(entry.position);
         let payload = &self.bytes[at..at + usize::from(entry.length)];
         Some(Kept { payload, timestamp: entry.timestamp, marker: entry.marker })
     }
@@ -126,6 +124,17 @@ impl History {
     /// Memory held, in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.bytes.capacity() + self.index.capacity() * size_of::<Entry>()
+    }
+
+    /// Where in the ring a position lies.
+    fn place_of(&self, position: u64) -> usize {
+        (position.wrapping_sub(self.base) & (self.bytes.len() as u64 - 1)) as usize
+    }
+
+    /// How many bytes are left unused at the end of the ring, so that the next packet lies in one piece.
+    fn skip_before(&self, length: usize) -> usize {
+        let left = self.bytes.len() - self.place_of(self.head);
+        if length > left { left } else { 0 }
     }
 
     /// Doubles the ring. The oldest byte moves to its start, so that positions go on mapping to places.
@@ -178,6 +187,28 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_comes_within_the_time_that_is_kept_is_found(
+            before in proptest::collection::vec((1_usize..1_390, 0_u64..40), 0..60),
+            burst in proptest::collection::vec((1_usize..1_390, 0_u64..5), 1..90),
+        ) {
+            let mut now = crate::up::test_epoch();
+            let mut history = History::default();
+            let mut sequence = Sequence::first(7);
+            let mut kept = Vec::new();
+            for (length, wait_ms) in before.into_iter().chain([(1, 1_000)]).chain(burst) {
+                now += Duration::from_millis(wait_ms);
+                sequence = sequence.plus(1);
+                let payload = payload_of(sequence.0, length);
+                history.push(now, sequence, 0, false, &payload);
+                kept.push((now, sequence, payload));
+            }
+            for (at, sequence, payload) in kept.iter().filter(|(at, ..)| now - *at < KEEP) {
+                let found = history.get(*sequence).map(|packet| packet.payload);
+                prop_assert_eq!(found, Some(&payload[..]), "{:?} ago", now - *at);
+            }
+        }
+
         #[test]
         fn what_is_found_is_what_was_kept(
             packets in proptest::collection::vec((0_i64..6, 0_usize..1_390, 0_u64..20), 1..400),

@@ -160,6 +160,10 @@ pub struct UpStream {
 const CAMERA_BPS: [f64; LAYERS_MAX] = [1_000_000.0, 350_000.0, 120_000.0];
 const SCREEN_BPS: f64 = 500_000.0;
 
+/// A layer of four times the pixels takes no more than this much of the one below: a picture that is still in small is
+/// still in large.
+const STEP: f64 = 4.0;
+
 impl UpStream {
     fn new(description: &UpDescription) -> Self {
         let layers = description.rids.len().clamp(1, LAYERS_MAX);
@@ -185,11 +189,15 @@ impl UpStream {
 
     /// What a layer takes, bit/s: as measured, or as usual before it was.
     pub fn rate_bps(&self, layer: usize) -> f64 {
-        let measured = self.layers.get(layer).map_or(0.0, |layer| layer.bps);
+        let measured = |layer: usize| self.layers.get(layer).map_or(0.0, |layer| layer.bps);
         match self.kind {
-            _ if measured > 0.0 => measured,
+            _ if measured(layer) > 0.0 => measured(layer),
             UpKind::Screen => SCREEN_BPS,
-            _ => CAMERA_BPS[(self.layers.len() - 1).saturating_sub(layer).min(LAYERS_MAX - 1)],
+            _ => {
+                let usual = CAMERA_BPS[(self.layers.len() - 1).saturating_sub(layer).min(LAYERS_MAX - 1)];
+                let below = layer.checked_sub(1).map_or(0.0, measured);
+                if below > 0.0 { usual.min(below * STEP) } else { usual }
+            }
         }
     }
 
@@ -469,4 +477,29 @@ impl Publisher {
 pub(crate) fn test_epoch() -> Instant {
     #[allow(clippy::disallowed_methods, reason = "tests need some first moment; nothing depends on which")]
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_that_was_never_seen_is_taken_for_no_dearer_than_the_one_below_makes_likely() {
+        let rid = |name: &str| Rid(name.into());
+        let mut up = UpStream::new(&UpDescription {
+            mid: Mid::new("1").expect("a mid"),
+            kind: UpKind::Camera,
+            payload_type: 96,
+            rtx_payload_type: None,
+            red_payload_type: None,
+            rids: [rid("q"), rid("h"), rid("f")].into_iter().collect(),
+            ssrcs: Default::default(),
+        });
+        let rates = |up: &UpStream| [0, 1, 2].map(|layer| up.rate_bps(layer));
+        assert_eq!(rates(&up), [120_000.0, 350_000.0, 1_000_000.0]);
+        up.layers[0].bps = 30_000.0;
+        assert_eq!(rates(&up), [30_000.0, 120_000.0, 1_000_000.0], "a still picture");
+        up.layers[1].bps = 400_000.0;
+        assert_eq!(rates(&up), [30_000.0, 400_000.0, 1_000_000.0], "never above the usual");
+    }
 }

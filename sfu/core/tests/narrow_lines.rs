@@ -1,0 +1,258 @@
+//! A listener behind a line that carries little more than a voice: a queue of bounded length, feedback on what came out
+//! of it, virtual time.
+
+mod meeting;
+
+use asamblea_sfu_core::rtp::{header::Packet, rtcp_write::FeedbackHead};
+use meeting::{Meeting, Seen, TRANSPORT_CC, rtcp};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// SRTP tag, UDP and IP headers.
+const OVERHEAD_BYTES: usize = 16 + 8 + 20;
+
+/// What does not get out within this time is lost.
+const QUEUE: Duration = Duration::from_millis(300);
+
+/// The way of the line besides its queue.
+const DELAY: Duration = Duration::from_millis(20);
+
+/// The listener's way down.
+struct Line {
+    start: Instant,
+    bps: u64,
+    /// The listener's machine is busy and takes in what arrived at intervals of this length.
+    clump: Duration,
+    free_at: Instant,
+    under_way: VecDeque<(Instant, Vec<u8>)>,
+    /// Transport-wide numbers, unwrapped, and when each arrived.
+    arrived: Vec<(u16, Instant)>,
+    reported: Option<u16>,
+    count: u8,
+    seen: Vec<Out>,
+}
+
+/// A packet that was sent to the listener.
+#[derive(Clone, Copy, Debug)]
+struct Out {
+    at: Instant,
+    bytes: usize,
+    is_numbered: bool,
+    is_sound: bool,
+    /// Of the picture, if it is of one.
+    layer: Option<u8>,
+    /// When it got through.
+    arrives: Option<Instant>,
+}
+
+impl Line {
+    fn new(start: Instant) -> Self {
+        Self {
+            start,
+            bps: 5_000_000,
+            clump: Duration::ZERO,
+            free_at: start,
+            under_way: VecDeque::new(),
+            arrived: Vec::new(),
+            reported: None,
+            count: 0,
+            seen: Vec::new(),
+        }
+    }
+
+    fn put(&mut self, now: Instant, packet: Vec<u8>) {
+        let bytes = packet.len() + OVERHEAD_BYTES;
+        let begins = self.free_at.max(now);
+        let has_room = begins - now <= QUEUE;
+        if has_room {
+            self.free_at = begins + Duration::from_micros(bytes as u64 * 8_000_000 / self.bps);
+            self.under_way.push_back((self.free_at + DELAY, packet.clone()));
+        }
+        let layer = Packet::parse(&packet)
+            .filter(|parsed| parsed.payload_type == 120)
+            .map(|_| Seen::read(&packet).layer);
+        let packet = Packet::parse(&packet).expect("we send RTP");
+        self.seen.push(Out {
+            layer,
+            at: now,
+            bytes,
+            is_numbered: packet.extensions.get(TRANSPORT_CC).is_some(),
+            is_sound: packet.payload_type == 109,
+            arrives: has_room.then_some(self.free_at + DELAY),
+        });
+    }
+
+    fn take(&mut self, now: Instant) {
+        while self.under_way.front().is_some_and(|(at, _)| *at <= now) {
+            let (at, packet) = self.under_way.pop_front().expect("seen");
+            let packet = Packet::parse(&packet).expect("we send RTP");
+            if let Some(number) = packet.extensions.get(TRANSPORT_CC) {
+                let clump_us = self.clump.as_micros().max(1) as u64;
+                let read_us = ((at - self.start).as_micros() as u64).div_ceil(clump_us) * clump_us;
+                let number = u16::from_be_bytes([number[0], number[1]]);
+                self.arrived.push((number, self.start + Duration::from_micros(read_us)));
+            }
+        }
+    }
+
+    /// Feedback on what arrived since the last, in the order of sending (nothing overtakes here).
+    fn feedback(&mut self) -> Option<Vec<u8>> {
+        let (last, _) = *self.arrived.last()?;
+        let base = self.reported.map_or(self.arrived[0].0, |last| last.wrapping_add(1));
+        self.reported = Some(last);
+        let ticks = |at: Instant| ((at - self.start).as_micros() / 250) as i64;
+        let reference = ticks(self.arrived[0].1) / 256;
+        let mut statuses = vec![None; usize::from(last.wrapping_sub(base)) + 1];
+        for (number, at) in self.arrived.drain(..) {
+            statuses[usize::from(number.wrapping_sub(base))] = Some(ticks(at) - reference * 256);
+        }
+        let head =
+            FeedbackHead { ssrc: 1, media_ssrc: 2, base, reference: reference as u32, count: self.count };
+        self.count = self.count.wrapping_add(1);
+        Some(rtcp(|writer| assert!(writer.transport_feedback(head, &statuses))))
+    }
+
+    fn since(&self, from: Instant) -> impl Iterator<Item = &Out> {
+        self.seen.iter().filter(move |out| out.at >= from)
+    }
+}
+
+/// One speaks and shows a camera, one listens and watches: ten seconds over a wide line, then as long as asked over one
+/// of so many bit/s. Returns the line and the moment when it became narrow.
+fn narrow(bps: u64, duration: Duration) -> (Meeting, Line, Instant) {
+    narrow_and_busy(bps, Duration::ZERO, duration)
+}
+
+/// See [`narrow`] and [`Line::clump`].
+fn narrow_and_busy(bps: u64, clump: Duration, duration: Duration) -> (Meeting, Line, Instant) {
+    let mut meeting = Meeting::new(21);
+    meeting.join(2, 1);
+    meeting.join(2, 1);
+    meeting.view(1, &[("v0", Some(0), 720)]);
+    let mut line = Line { clump, ..Line::new(meeting.now) };
+    let (start, wide) = (meeting.now, Duration::from_secs(10));
+    let mut narrow_at = start + wide;
+    for step in 0..(wide + duration).as_millis() as u32 / 5 {
+        if step == 2_000 {
+            narrow_at = meeting.now;
+            line.bps = bps;
+        }
+        if step % 4 == 0 {
+            let mut voice = meeting.sound(0, 30);
+            voice.resize(voice.len() + 66, 0xaa); // 80 bytes of Opus: 58 kbit/s on the line
+            meeting.hand_in(0, &voice);
+        }
+        // Thirty frames a second, a key frame now and then and whenever one is asked for.
+        if step % 7 == 0 {
+            let is_key = step % 700 == 0 || !meeting.take_plis(0).is_empty();
+            // 65, 400 and 1,200 kbit/s on the line.
+            for (layer, packets) in [1, 3, 6].into_iter().enumerate() {
+                for packet in meeting.frame(0, layer, is_key, if is_key { packets * 4 } else { packets }) {
+                    meeting.hand_in(0, &packet);
+                }
+            }
+        }
+        meeting.pass(5 * MS);
+        let now = meeting.now;
+        for packet in std::mem::take(&mut meeting.people[1].received) {
+            line.put(now, packet);
+        }
+        line.take(now);
+        if step % 20 == 0
+            && let Some(feedback) = line.feedback()
+        {
+            meeting.hand_in_rtcp(1, &feedback);
+        }
+    }
+    (meeting, line, narrow_at)
+}
+
+fn packets_a_second(line: &Line, from: Instant, until: Instant, of: impl Fn(&Out) -> bool) -> f64 {
+    let count = line.since(from).filter(|out| out.at < until && of(out)).count();
+    count as f64 / (until - from).as_secs_f64()
+}
+
+#[test]
+fn while_pictures_are_held_back_it_is_still_known_how_the_line_is() {
+    let (meeting, line, narrow_at) = narrow(80_000, Duration::from_secs(20));
+    let calm = narrow_at + Duration::from_secs(5);
+    assert!(
+        line.since(calm).all(|out| out.is_sound || out.bytes < 324 + OVERHEAD_BYTES),
+        "the picture is held back"
+    );
+    // Bursts of padding come every four seconds and do not count.
+    let mut gaps = Vec::new();
+    let mut before = calm;
+    for out in line.since(calm).filter(|out| out.is_numbered) {
+        gaps.push(out.at - before);
+        before = out.at;
+    }
+    gaps.push(meeting.now - before);
+    let longest = gaps.iter().max().expect("some");
+    assert!(*longest <= 250 * MS, "{longest:?} without a packet that feedback can speak of");
+    let small = packets_a_second(&line, calm, meeting.now, |out| out.is_numbered && out.bytes < 120);
+    assert!((5.0..=11.0).contains(&small), "{small} a second");
+}
+
+#[test]
+fn a_voice_that_all_but_fills_its_line_is_not_sent_twice_for_what_the_queue_lost() {
+    let (meeting, line, narrow_at) = narrow(80_000, Duration::from_secs(30));
+    let calm = narrow_at + Duration::from_secs(4);
+    let sound: Vec<&Out> = line.since(calm).filter(|out| out.is_sound).collect();
+    let lost = sound.iter().filter(|out| out.arrives.is_none()).count();
+    let spoken = (meeting.now - calm).as_millis() as usize / 20;
+    println!("{} sent of {spoken} spoken, {lost} lost", sound.len());
+    assert!(sound.len() * 100 <= spoken * 102, "{} sent of {spoken}", sound.len());
+    assert!(lost * 100 <= spoken, "{lost} of {spoken} lost");
+    let mut waits: Vec<Duration> =
+        sound.iter().filter_map(|out| Some(out.arrives? - out.at - DELAY)).collect();
+    waits.sort_unstable();
+    assert!(waits[waits.len() / 2] < 60 * MS, "half wait {:?}", waits[waits.len() / 2]);
+}
+
+/// What was seen from a moment on: how many times the layer changed, the longest time without a picture, and the share of
+/// packets of each layer.
+fn pictures(line: &Line, from: Instant, until: Instant) -> (usize, Duration, [f64; 3]) {
+    let (mut changes, mut longest, mut counts) = (0, Duration::ZERO, [0.0; 3]);
+    let mut before: Option<(Instant, u8)> = None;
+    for (at, layer) in line.since(from).filter_map(|out| Some((out.at, out.layer?))) {
+        longest = longest.max(at - before.map_or(from, |(at, _)| at));
+        changes += usize::from(before.is_some_and(|(_, last)| last != layer));
+        counts[usize::from(layer)] += 1.0;
+        before = Some((at, layer));
+    }
+    longest = longest.max(until - before.map_or(from, |(at, _)| at));
+    let all: f64 = counts.iter().sum();
+    (changes, longest, counts.map(|count| count / all.max(1.0)))
+}
+
+#[test]
+fn a_line_gets_the_layer_that_it_carries_and_keeps_it() {
+    for clump_ms in [0, 15] {
+        for (bps, layer) in [(300_000, 0), (750_000, 1), (2_500_000, 2)] {
+            let (meeting, line, narrow_at) = narrow_and_busy(bps, clump_ms * MS, Duration::from_secs(40));
+            let settled = narrow_at + Duration::from_secs(8);
+            let (changes, longest, shares) = pictures(&line, settled, meeting.now);
+            let sound: Vec<&Out> = line.since(settled).filter(|out| out.is_sound).collect();
+            let lost = sound.iter().filter(|out| out.arrives.is_none()).count() as f64 / sound.len() as f64;
+            let mut waits: Vec<Duration> =
+                sound.iter().filter_map(|out| Some(out.arrives? - out.at - DELAY)).collect();
+            waits.sort_unstable();
+            let (half, most) = (waits[waits.len() / 2], waits[waits.len() * 95 / 100]);
+            println!(
+                "{bps} bit/s, clumps of {clump_ms} ms: {changes} changes, {longest:?} without a picture, layers \
+                 {shares:.2?}, sound {:.1} % lost, waits {half:?}, {most:?}",
+                lost * 100.0
+            );
+            assert!(changes <= 4, "{changes} changes at {bps}");
+            assert!(longest < Duration::from_secs(1), "{longest:?} without a picture at {bps}");
+            assert!(shares[layer] > 0.8, "layers {shares:?} at {bps}");
+            assert!(lost < 0.01, "{lost} of the sound lost at {bps}");
+            assert!(half < 60 * MS && most < 200 * MS, "sound waits {half:?}, {most:?} at {bps}");
+        }
+    }
+}
