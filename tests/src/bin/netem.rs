@@ -48,7 +48,10 @@ fn target(value: &str) -> Option<SocketAddr> {
 async fn main() -> ExitCode {
     let Some(flags) = flags() else {
         let names: Vec<_> = NAMED.iter().map(|(name, _)| *name).collect();
-        eprintln!("netem --to [ADDRESS:]PORT [--profile NAME] [--seed NUMBER]\nProfiles: {}", names.join(", "));
+        eprintln!(
+            "netem --to [ADDRESS:]PORT [--profile NAME] [--seed NUMBER]\nProfiles: {}",
+            names.join(", ")
+        );
         return ExitCode::FAILURE;
     };
     match run(flags).await {
