@@ -89,6 +89,7 @@ function measure() {
       env: {
         ...process.env,
         ASAMBLEA_FIGURES: folder,
+        ASAMBLEA_COMMIT: machine().commit,
         ASAMBLEA_CELLS: wanted.map((cell) => cell.name).join(','),
         ...(sound && { ASAMBLEA_PULSE: sound.server }),
       },

@@ -42,6 +42,8 @@ for (const profile of PROFILES) {
           /** Of the machine, over the last minute, and how many cores share it. */
           load: loadavg()[0],
           cores: cpus().length,
+          commit: process.env['ASAMBLEA_COMMIT'],
+          build: process.env['ASAMBLEA_PROFILE'] ?? 'debug',
           at: new Date(noted.began).toISOString(),
         };
         const file = join(folder, cell);

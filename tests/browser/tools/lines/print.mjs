@@ -33,9 +33,11 @@ export function summary(results, on) {
   const loads = results.map((one) => one.load);
   const days = results.map((one) => one.at.slice(0, 10)).toSorted();
   const when = days[0] === days.at(-1) ? days[0] : `${days[0]} to ${days.at(-1)}`;
+  // A run that was broken off may have gone on elsewhere.
+  const several = (key) => [...new Set(results.map((one) => one[key] ?? on[key]))].join(' and ');
   const janus = on.janus && results.some((one) => one.system === 'janus') ? `; Janus ${on.janus}` : '';
   return (
-    `Measured on ${when} at commit ${on.commit} with the **${on.build}** build${janus}, on ${on.cores} cores ` +
+    `Measured on ${when} at commit ${several('commit')} with the **${several('build')}** build${janus}, on ${on.cores} cores ` +
     `(${on.processor}, ${on.gigabytes} GB, Linux ${on.kernel}), load average ${Math.min(...loads).toFixed(1)} to ` +
     `${Math.max(...loads).toFixed(1)}, median ${median(loads).toFixed(1)}. One run a cell.`
   );

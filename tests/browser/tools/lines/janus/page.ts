@@ -179,9 +179,15 @@ export function installJanusPage(address: string): void {
 
     subscribe: async (wsPort, { id: room }, label) => {
       const ask = await attach(wsPort);
-      const listed = await ask({ request: 'listparticipants', room });
-      const people = listed.plugindata!.data['participants'] as { id: number; publisher: boolean }[];
-      const feed = people.find((one) => one.publisher)?.id;
+      // Who publishes is listed once Janus has heard of the connection, which may be after the publisher has.
+      const isLate = Date.now() + PATIENCE_MS;
+      let feed: number | undefined;
+      while (feed === undefined) {
+        if (Date.now() > isLate) throw new Error('nobody publishes');
+        const listed = await ask({ request: 'listparticipants', room });
+        const people = listed.plugindata!.data['participants'] as { id: number; publisher: boolean }[];
+        feed = people.find((one) => one.publisher)?.id;
+      }
       const { jsep } = await ask({ request: 'join', ptype: 'subscriber', room, streams: [{ feed }] });
       const peer = newPeer();
       peer.ontrack = ({ track }) => show(label, track);
