@@ -60,11 +60,15 @@ export function launch(
   flags: string[] = [],
 ): Promise<Browser> {
   if (name === 'firefox') {
+    // The card that Firefox makes up is too slow on a busy machine, which is heard: measurements give it a real one.
+    const pulse = process.env['ASAMBLEA_PULSE'];
+    const card: typeof preferences = pulse ? { 'media.cubeb.force_mock_context': false } : {};
     // `moz-firefox` drives the browser as it is shipped, over WebDriver BiDi.
     return firefox.launch({
       channel: 'moz-firefox',
       executablePath: process.env['FIREFOX'] ?? '/usr/bin/firefox-esr',
-      firefoxUserPrefs: { ...FIREFOX_PREFERENCES, ...preferences },
+      firefoxUserPrefs: { ...FIREFOX_PREFERENCES, ...card, ...preferences },
+      ...(pulse && { env: { ...(process.env as Record<string, string>), PULSE_SERVER: pulse } }),
     });
   }
   return chromium.launch({

@@ -32,6 +32,8 @@ export interface LinkCounters {
   swallowed: number;
   delivered: number;
   delivered_bytes: number;
+  queued_us: number;
+  queued_us_95: number;
   queued_us_max: number;
 }
 
@@ -50,9 +52,9 @@ export class Link {
     this.port = port;
   }
 
-  /** A clean line to a bridge's port on this machine. */
-  static async open(bridgePort: number, seed = 1): Promise<Link> {
-    const emulator = new Program('netem', ['--to', String(bridgePort), '--seed', String(seed)]);
+  /** A clean line to a bridge's port on this machine, or to one of this machine's addresses with a port. */
+  static async open(bridge: number | string, seed = 1): Promise<Link> {
+    const emulator = new Program('netem', ['--to', String(bridge), '--seed', String(seed)]);
     const [, port] = await emulator.says(/^\{"port":(\d+)\}$/);
     return new Link(emulator, Number(port));
   }

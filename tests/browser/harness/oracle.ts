@@ -50,6 +50,8 @@ export interface Seen {
 export interface Oracle {
   hear(tonesHz: number[]): Promise<Heard>;
   see(): Seen[];
+  /** From now on the microphone gives this, over and over, instead of its tone. Says when that began (`Date.now()`). */
+  speak(samples: string, rate: number): number;
   /** Times in ms since the page's time origin: the last click on a button, the first frame of another's video. */
   marks: { click: number; firstRemoteFrame: number };
 }
@@ -89,6 +91,7 @@ export function installOracle(params: OracleParams): void {
     return audioContext;
   };
 
+  const microphones: { oscillator: OscillatorNode; out: AudioNode }[] = [];
   const tone = (): MediaStreamTrack => {
     const ac = context();
     const oscillator = new OscillatorNode(ac, { frequency: params.toneHz });
@@ -96,7 +99,27 @@ export function installOracle(params: OracleParams): void {
     const out = ac.createMediaStreamDestination();
     oscillator.connect(gain).connect(out);
     oscillator.start();
+    microphones.push({ oscillator, out });
     return out.stream.getAudioTracks()[0]!;
+  };
+
+  /** Samples of 16 bits, little-endian, in base64. */
+  const speak = (samples: string, rate: number): number => {
+    const ac = context();
+    const bytes = Uint8Array.from(atob(samples), (letter) => letter.charCodeAt(0));
+    const words = new Int16Array(bytes.buffer);
+    const buffer = ac.createBuffer(1, words.length, rate);
+    buffer.copyToChannel(
+      Float32Array.from(words, (word) => word / 32_768),
+      0,
+    );
+    for (const { oscillator, out } of microphones) {
+      oscillator.stop();
+      const voice = new AudioBufferSourceNode(ac, { buffer, loop: true });
+      voice.connect(out);
+      voice.start();
+    }
+    return Date.now();
   };
 
   const picture = (colour: Colour, width: number, height: number): MediaStreamTrack => {
@@ -288,5 +311,5 @@ export function installOracle(params: OracleParams): void {
   };
   new MutationObserver(watch).observe(document, { childList: true, subtree: true });
 
-  window.__oracle = { hear, see, marks };
+  window.__oracle = { hear, see, speak, marks };
 }

@@ -2,13 +2,15 @@
 //!
 //! Says the port that the client has to take for the bridge's, obeys lines of JSON on stdin (see
 //! `asamblea_tests::netem::control`), answers each with a line of JSON on stdout, and prints its counters when stdin
-//! ends or a signal asks it to. Sends to the loopback interface only.
+//! ends or a signal asks it to. `--to` takes a port on the loopback interface, or an address of this machine with a port
+//! (`10.9.8.7:5000`); nothing is sent to other machines.
 
 use asamblea_tests::netem::control::Order;
 use asamblea_tests::netem::profile::{NAMED, Profile};
 use asamblea_tests::netem::proxy::Emulator;
 use serde_json::json;
 use std::io::BufRead;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -17,7 +19,7 @@ use tokio::sync::mpsc;
 const LINES_MAX: usize = 16;
 
 struct Flags {
-    to: u16,
+    to: SocketAddr,
     profile: Profile,
     seed: u64,
 }
@@ -28,7 +30,7 @@ fn flags() -> Option<Flags> {
     while let Some(flag) = words.next() {
         let value = words.next()?;
         match flag.as_str() {
-            "--to" => to = Some(value.parse().ok()?),
+            "--to" => to = Some(target(&value)?),
             "--profile" => profile = Profile::named(&value)?,
             "--seed" => seed = value.parse().ok()?,
             _ => return None,
@@ -37,11 +39,19 @@ fn flags() -> Option<Flags> {
     Some(Flags { to: to?, profile, seed })
 }
 
+fn target(value: &str) -> Option<SocketAddr> {
+    let port = value.parse().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    port.ok().or_else(|| value.parse().ok())
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Some(flags) = flags() else {
         let names: Vec<_> = NAMED.iter().map(|(name, _)| *name).collect();
-        eprintln!("netem --to PORT [--profile NAME] [--seed NUMBER]\nProfiles: {}", names.join(", "));
+        eprintln!(
+            "netem --to [ADDRESS:]PORT [--profile NAME] [--seed NUMBER]\nProfiles: {}",
+            names.join(", ")
+        );
         return ExitCode::FAILURE;
     };
     match run(flags).await {
@@ -54,7 +64,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(flags: Flags) -> anyhow::Result<()> {
-    let emulator = Emulator::start(flags.to, flags.profile, flags.seed).await?;
+    let emulator = Emulator::start_at(flags.to, flags.profile, flags.seed).await?;
     println!("{}", json!({ "port": emulator.port() }));
     let (read, mut lines) = mpsc::channel(LINES_MAX);
     // A thread that waits for stdin holds up nobody: it ends with the process.

@@ -17,6 +17,12 @@ pub const HEADER_BYTES: usize = 28;
 /// Packets under way at one time: more than a second of 3 Mbit/s in packets of the smallest size that media has.
 const UNDER_WAY_MAX: usize = 8_192;
 
+/// Waits in the queue are told apart to so much.
+const WAIT_STEP: Duration = Duration::from_millis(2);
+
+/// So many steps are told apart, which is a second; what waits longer counts as the last.
+const WAIT_STEPS: usize = 512;
+
 /// What has become of the packets so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct LinkCounters {
@@ -36,6 +42,8 @@ pub struct LinkCounters {
     pub delivered_bytes: u64,
     /// How long the packets that came out had waited in the queue, summed, in microseconds.
     pub queued_us: u64,
+    /// What 95 % of these waits are not longer than, in microseconds, to 2 ms and up to a second.
+    pub queued_us_95: u64,
     /// The longest of these waits, in microseconds.
     pub queued_us_max: u64,
 }
@@ -54,6 +62,8 @@ pub struct Link<T> {
     under_way: BinaryHeap<Reverse<Parcel<T>>>,
     count: u64,
     counters: LinkCounters,
+    /// How many of the packets that came out had waited so many steps.
+    waits: Box<[u64; WAIT_STEPS]>,
 }
 
 impl<T: Clone> Link<T> {
@@ -68,6 +78,7 @@ impl<T: Clone> Link<T> {
             under_way: BinaryHeap::new(),
             count: 0,
             counters: LinkCounters::default(),
+            waits: Box::new([0; WAIT_STEPS]),
         }
     }
 
@@ -110,6 +121,8 @@ impl<T: Clone> Link<T> {
         self.counters.delivered_bytes += (parcel.bytes + HEADER_BYTES) as u64;
         self.counters.queued_us += parcel.queued_us;
         self.counters.queued_us_max = self.counters.queued_us_max.max(parcel.queued_us);
+        let steps = (u128::from(parcel.queued_us) / WAIT_STEP.as_micros()) as usize;
+        self.waits[steps.min(WAIT_STEPS - 1)] += 1;
         Some(parcel.packet)
     }
 
@@ -120,12 +133,27 @@ impl<T: Clone> Link<T> {
 
     /// What has become of the packets so far.
     pub fn counters(&self) -> LinkCounters {
-        self.counters
+        LinkCounters { queued_us_95: self.queued_us_95(), ..self.counters }
     }
 
     /// Starts the counters over.
     pub fn take_counters(&mut self) -> LinkCounters {
-        std::mem::take(&mut self.counters)
+        let taken = self.counters();
+        self.counters = LinkCounters::default();
+        self.waits.fill(0);
+        taken
+    }
+
+    fn queued_us_95(&self) -> u64 {
+        // Of nothing or next to nothing the longest is all there is to say.
+        let allowed_longer = self.counters.delivered / 20;
+        let mut longer = 0;
+        let step = self.waits.iter().rposition(|count| {
+            longer += count;
+            longer > allowed_longer
+        });
+        let step_us = WAIT_STEP.as_micros() as u64;
+        step.map_or(0, |step| ((step as u64 + 1) * step_us).min(self.counters.queued_us_max))
     }
 
     fn loses(&mut self) -> bool {
@@ -315,7 +343,27 @@ mod tests {
         let longest = out.iter().map(|(_, delay)| delay.as_millis()).max();
         assert!(longest <= Some(20 + 100 + 4 + 1), "{longest:?} ms");
         assert!(counters.queued_us_max <= 100_000 && counters.queued_us_max > 95_000);
+        // Full from the first 100 ms on.
+        assert!((94_000..=100_000).contains(&counters.queued_us_95), "{}", counters.queued_us_95);
         assert!(out.is_sorted_by_key(|(packet, _)| *packet));
+    }
+
+    #[test]
+    fn of_a_hundred_waits_five_may_be_longer_than_what_is_told() {
+        // Each packet takes 8 ms of the line: the first waits for none, the last for 99 others.
+        let start = Instant::now();
+        let profile = LinkProfile { queue_ms: 1_000, ..LinkProfile::narrow(1_000) };
+        let mut link = Link::new(profile, 1);
+        assert_eq!(link.counters().queued_us_95, 0);
+        for packet in 0..100 {
+            link.handle_packet(start, BYTES, packet);
+        }
+        let later = start + Duration::from_secs(2);
+        while link.poll_packet(later).is_some() {}
+        let counters = link.take_counters();
+        assert_eq!((counters.queued_us_max, counters.queued_us), (99 * 8_000, 99 * 50 * 8_000));
+        assert_eq!(counters.queued_us_95, 94 * 8_000 + 2_000);
+        assert_eq!(link.take_counters(), LinkCounters::default(), "each report begins anew");
     }
 
     #[test]

@@ -54,18 +54,28 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Starts an emulator in front of a bridge's port on this machine.
+    /// Starts an emulator in front of a bridge's port on the loopback interface.
     ///
     /// # Errors
     /// What the operating system says of the sockets.
     pub async fn start(bridge_port: u16, profile: Profile, seed: u64) -> anyhow::Result<Self> {
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, bridge_port)), profile, seed).await
+    }
+
+    /// Starts an emulator in front of a server at any of this machine's own addresses; the sockets towards it have the
+    /// same, and so does nothing leave the machine.
+    ///
+    /// # Errors
+    /// What the operating system says of the sockets, also if the address is another machine's.
+    pub async fn start_at(bridge: SocketAddr, profile: Profile, seed: u64) -> anyhow::Result<Self> {
+        UdpSocket::bind((bridge.ip(), 0)).await.context("the server's address is not of this machine")?;
         let near = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.context("a socket for the client")?;
         let port = near.local_addr()?.port();
         let (orders, inbox) = mpsc::unbounded_channel();
         let (arrived, arrivals) = mpsc::channel(ARRIVALS_MAX);
         let runner = Runner {
             near,
-            bridge: SocketAddr::from((Ipv4Addr::LOCALHOST, bridge_port)),
+            bridge,
             flows: Vec::new(),
             deaf: Vec::new(),
             moves: 0,
@@ -236,7 +246,7 @@ impl Runner {
     }
 
     async fn open(&self, client: SocketAddr) -> anyhow::Result<Flow> {
-        let far = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
+        let far = Arc::new(UdpSocket::bind((self.bridge.ip(), 0)).await?);
         // Connected: nobody but the bridge gets through to the client.
         far.connect(self.bridge).await?;
         let (socket, arrived) = (far.clone(), self.arrived.clone());
@@ -310,6 +320,13 @@ mod tests {
         assert_eq!(receive(&client).await, (b"four".to_vec(), near.into()));
         let report = emulator.report().await;
         assert_eq!((report.up.delivered, report.down.delivered, report.moves), (1, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn another_machine_is_not_reached() {
+        // TEST-NET-1 (RFC 5737): nobody's.
+        let elsewhere = SocketAddr::from(([192, 0, 2, 1], 9));
+        assert!(Emulator::start_at(elsewhere, Profile::default(), 1).await.is_err());
     }
 
     #[tokio::test]

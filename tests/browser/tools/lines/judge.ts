@@ -1,10 +1,15 @@
 // From what a page noted to figures.
 
 import type { GaugeReading, Sample } from './gauge.ts';
-import type { LineProfile } from './profiles.ts';
+import { rateKbps, type LineEvent, type LineProfile } from './profiles.ts';
+import type { LinkCounters } from '../../harness/link.ts';
 
 /** Once the first seconds after a change are over, in ms. */
 const LATER_MS = 5_000;
+/** Once the picture has found what the line carries, in ms. */
+export const STEADY_FROM_MS = 10_000;
+/** The picture before something happens is that of so long before it, in ms. */
+const BEFORE_MS = 3_000;
 /** Sound is back when so little of so long is made up. */
 const BACK_CONCEALED = 0.05;
 const BACK_SOUND_MS = 600;
@@ -31,10 +36,21 @@ export interface Figures {
   pausedShare: number;
   saidAway: boolean;
   saidReconnecting: boolean;
+  /** How often the picture turned from growing to shrinking or back, without those turns that the line's own are. */
+  swings: number;
+  /** From the end of what passes; of several the longest, and null if one did not come. */
   soundBack: number | null;
   pictureBack: number | null;
-  /** From the event's end until the picture is as tall as before it. */
+  /** Until the picture is as tall as before. */
   pictureAsBefore: number | null;
+}
+
+/** What the emulator says of a way once it is steady: null where the line has no limit. */
+export interface Usage {
+  /** Of what the line carries, from 0 to 1, headers included. */
+  utilisation: number | null;
+  queueMsMean: number | null;
+  queueMs95: number | null;
 }
 
 export function judge(reading: GaugeReading, profile: LineProfile, began: number, ended: number): Figures {
@@ -51,9 +67,8 @@ export function judge(reading: GaugeReading, profile: LineProfile, began: number
   // What a statistic says of a picture that stands still is old.
   const moving = samples.filter((it, place) => it.video.decoded > (samples[place - 1] ?? it).video.decoded);
   const heights = moving.map((it) => it.video.height).filter((it) => it > 0);
-  const event = profile.event && { from: began + profile.event.from, to: began + profile.event.to };
-  const before = event && reading.samples.filter((it) => it.at < event.from);
-  const tall = Math.max(...(before ?? []).map((it) => it.video.height));
+  const events = (profile.events ?? []).map(({ from, to }) => ({ from: began + from, to: began + to }));
+  const ofEach = (figure: (event: LineEvent) => number | null) => longest(events.map(figure));
   return {
     concealed: whole && round(whole.voiced, 4),
     silent: whole && round(whole.silent, 4),
@@ -72,15 +87,48 @@ export function judge(reading: GaugeReading, profile: LineProfile, began: number
     pausedShare: round(samples.filter((it) => it.isPaused).length / samples.length, 2),
     saidAway: samples.some((it) => it.isAway),
     saidReconnecting: samples.some((it) => it.isReconnecting),
-    soundBack: event ? soundBack(samples, sound, event.to) : null,
-    pictureBack: event ? pictureBack(frames, event.to, ended) : null,
-    pictureAsBefore: event
-      ? (moving
-          .filter((it) => it.at >= event.to && it.video.height >= tall)
-          .map((it) => it.at - event.to)[0] ?? null)
-      : null,
+    swings: swings(samples, events),
+    soundBack: ofEach((event) => soundBack(samples, sound, event.to)),
+    pictureBack: ofEach((event) => pictureBack(frames, event.to, ended)),
+    pictureAsBefore: ofEach((event) => {
+      const before = reading.samples.filter((it) => it.at >= event.from - BEFORE_MS && it.at < event.from);
+      const tall = Math.max(...before.map((it) => it.video.height));
+      const grown = moving.find((it) => it.at >= event.to && it.video.height >= tall);
+      return grown ? grown.at - event.to : null;
+    }),
   };
 }
+
+export function usage(profile: LineProfile, down: LinkCounters, ms: number): Usage {
+  const rate = rateKbps(profile);
+  if (rate === null || down.delivered === 0) return { utilisation: null, queueMsMean: null, queueMs95: null };
+  return {
+    utilisation: round((down.delivered_bytes * 8) / ms / rate, 3),
+    queueMsMean: round(down.queued_us / down.delivered / 1_000, 1),
+    queueMs95: round(down.queued_us_95 / 1_000, 1),
+  };
+}
+
+/** A picture that is held has no height. What the line's own changes bring about is no swing: each begins anew. */
+function swings(samples: Sample[], events: LineEvent[]): number {
+  const changes = events.flatMap(({ from, to }) => [from, to]);
+  let turns = 0;
+  let direction = 0;
+  for (const [place, one] of samples.entries()) {
+    const before = samples[place - 1];
+    if (!before) continue;
+    if (changes.some((at) => at > before.at && at <= one.at)) direction = 0;
+    const height = (it: Sample) => (it.isPaused ? 0 : it.video.height);
+    const change = Math.sign(height(one) - height(before));
+    if (change === 0) continue;
+    if (direction === -change) turns++;
+    direction = change;
+  }
+  return turns;
+}
+
+const longest = (times: (number | null)[]): number | null =>
+  times.length === 0 || times.includes(null) ? null : Math.max(...(times as number[]));
 
 /** The stream on which the sound comes: others are of slots that are empty. */
 function stream(first: Sample, last: Sample): string | undefined {

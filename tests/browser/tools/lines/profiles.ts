@@ -14,11 +14,21 @@ export interface LineProfile {
   /** What becomes of the line of the one who sends, and of the one who receives, from the beginning on. */
   sender?: LinkOrder[];
   receiver?: LinkOrder[];
-  /** Where something passes: when it begins and when the line is good again, in ms. */
-  event?: { from: number; to: number };
+  /** Where something passes, once or more: when it begins and when the line is good again, in ms. */
+  events?: LineEvent[];
+  /** Sound has no error correction: shows whether the score can tell. Measured with Janus, which can be told so. */
+  isUnrepaired?: boolean;
 }
 
-const STEADY_MS = 13_000;
+export interface LineEvent {
+  from: number;
+  to: number;
+}
+
+/** Four pieces of speech, and what the line holds them up. */
+const STEADY_MS = 25_000;
+/** Long enough for the picture to find what the line carries. */
+const STEPS_MS = 10_000;
 
 const down = (way: LinkWay): Partial<LineProfile> => ({
   ms: STEADY_MS,
@@ -40,7 +50,12 @@ export const PROFILES: LineProfile[] = [
   row('clean', 'clean', {}),
   row('loss-5', '5 % loss', down({ loss: 0.05 })),
   row('loss-10', '10 % loss', down({ loss: 0.1 })),
+  row('loss-20', '20 % loss', down({ loss: 0.2 })),
   row('loss-30', '30 % loss', down({ loss: 0.3 })),
+  row('loss-30-bare', '30 % loss without any repair of sound (a check of the score)', {
+    ...down({ loss: 0.3 }),
+    isUnrepaired: true,
+  }),
   row('burst-10', '10 % loss in bursts of 5', down({ loss: 0.1, burst_packets: 5 })),
   row('loss-up-10', '10 % loss on the way up from the sender', {
     sender: [{ profile: { up: { loss: 0.1 } } }],
@@ -51,26 +66,41 @@ export const PROFILES: LineProfile[] = [
   row('rate-300', '300 kbit/s', down({ rate_kbps: 300 })),
   row('rate-100', '100 kbit/s', down({ rate_kbps: 100 })),
   row('step', '100 kbit/s for 8 s', {
-    ms: 22_000,
+    ms: 25_000,
     receiver: [
       { at_ms: 2_000, profile: { down: { rate_kbps: 100 } } },
       { at_ms: 10_000, profile: 'clean' },
     ],
-    event: { from: 2_000, to: 10_000 },
+    events: [{ from: 2_000, to: 10_000 }],
+  }),
+  row('steps', '1 Mbit/s and 300 kbit/s in turn, 10 s each', {
+    ms: 5 * STEPS_MS,
+    receiver: [1_000, 300, 1_000, 300, 1_000].map((rate_kbps, place) => ({
+      at_ms: place * STEPS_MS,
+      profile: { down: { rate_kbps } },
+    })),
+    events: [1, 3].map((place) => ({ from: place * STEPS_MS, to: (place + 1) * STEPS_MS })),
   }),
   row('move', 'another address after 1 s without a line', {
     receiver: [
       { at_ms: 4_000, profile: 'black-hole' },
       { at_ms: 5_000, profile: 'clean', move: true },
     ],
-    event: { from: 4_000, to: 5_000 },
+    events: [{ from: 4_000, to: 5_000 }],
   }),
   row('black-hole', '5 s without a line', {
-    ms: 17_000,
+    ms: 25_000,
     receiver: [
       { at_ms: 3_000, profile: 'black-hole' },
       { at_ms: 8_000, profile: 'clean' },
     ],
-    event: { from: 3_000, to: 8_000 },
+    events: [{ from: 3_000, to: 8_000 }],
   }),
 ];
+
+/** What the line down to the listener carries throughout, in kbit/s; null where there is no limit or it changes. */
+export function rateKbps({ receiver, events }: LineProfile): number | null {
+  const [order] = receiver ?? [];
+  if (events || !order?.profile || typeof order.profile === 'string') return null;
+  return order.profile.down?.rate_kbps ?? null;
+}
