@@ -205,10 +205,23 @@ describe('a server that makes place for another', () => {
     const call = await moving(true);
     const [old, fresh] = call.browser.peers;
     fresh?.become('connected');
-    await call.browser.pass(1_500);
-    expect(call.meeting.audios.value[0]?.getTracks()).toEqual([fresh?.transceivers[3]?.receiver.track]);
+    const playing = () => call.meeting.audios.value[0]?.getTracks() as unknown[];
+    await call.browser.pass(4_900);
+    expect(playing()).toEqual([old?.transceivers[3]?.receiver.track]);
+    await call.browser.pass(100);
+    expect(playing()).toEqual([fresh?.transceivers[3]?.receiver.track]);
     await call.browser.pass(2_000);
     expect(old?.connectionState).toBe('closed');
+  });
+
+  test('waits no longer once the old one has ended', async () => {
+    const call = await moving(true);
+    const [old, fresh] = call.browser.peers;
+    old?.become('disconnected');
+    expect(call.meeting.audios.value[0]?.getTracks()).toEqual([old?.transceivers[3]?.receiver.track]);
+    fresh?.become('connected');
+    old?.become('failed');
+    expect(call.meeting.audios.value[0]?.getTracks()).toEqual([fresh?.transceivers[3]?.receiver.track]);
   });
 
   test('and then is left closes both', async () => {

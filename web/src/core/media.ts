@@ -19,8 +19,11 @@ type MediaState = Extract<ServerMessage, { type: 'media' }>['state'];
 
 /** The loudest few; more voices at once are not understood. */
 const AUDIO_SLOTS = 4;
-/** Beside one that plays, a new peer connection waits this long for something to play before it takes over. */
-const FLOW_MS_MAX = 1_500;
+/**
+ * Beside one that plays, a new peer connection waits this long for something to play before it takes over: others may
+ * be slow to move, and are heard on the old one until then. The old server ends after eight seconds.
+ */
+const FLOW_MS_MAX = 5_000;
 /** For so long after that the old one goes on sending, to those who have not moved yet. */
 const LINGER_MS = 2_000;
 
@@ -252,9 +255,10 @@ export class Media {
           this.#offer = { ...offer, revision: 0 };
           this.sendOffer();
         }),
-        onConnection: ifCurrent((state: RTCPeerConnectionState) =>
-          this.#handleConnection(peer, state, beside),
-        ),
+        onConnection: (state: RTCPeerConnectionState) => {
+          if (peer === this.#peer) this.#handleConnection(peer, state, beside);
+          else if (peer === this.#playing && state !== 'connected') this.#handleOldEnded();
+        },
         onGathered: ifCurrent((hasCandidates: boolean) => {
           if (this.#walls.handleGathered(hasCandidates)) void this.#tryRelay();
         }),
@@ -289,6 +293,11 @@ export class Media {
       this.#walls.handleFailed();
     }
     this.#mend();
+  }
+
+  /** The old server has ended: nothing is heard on it any more, whether or not the new one has something to play. */
+  #handleOldEnded(): void {
+    if (this.#flowTimer !== null && this.#peer) this.#takeOver(this.#peer, true);
   }
 
   /** The new peer connection plays; the old one ends, or lingers for those who still listen to it. */
