@@ -3,7 +3,6 @@
 // A layer that nobody receives or waits for costs the publisher's uplink and battery for nothing: the server says
 // which are wanted (`wanted`), and the others are paused with `active: false`. Seen working layer by layer, off and
 // on again, in Firefox ESR 153 and in Chromium 156.
-
 //
 // Chromium sends fewer layers of a small picture, and leaves out the last ones, which are the tallest: of 640x360 in
 // three layers it would send 90 and 180 pixels and never 360. So of a small picture the first layers are made taller,
