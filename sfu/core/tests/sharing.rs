@@ -3,7 +3,7 @@
 mod meeting;
 
 use asamblea_seam::{Event, Line};
-use meeting::{Meeting, publishing};
+use meeting::{Meeting, publishing, rtcp};
 use std::time::{Duration, Instant};
 
 const MS: Duration = Duration::from_millis(1);
@@ -99,4 +99,41 @@ fn who_falls_silent_while_they_should_speak_is_lost_until_they_are_heard_again()
     talk(&mut meeting, &[0, 1], 4_000 * MS);
     assert_eq!(lines(&meeting, 1).last().map(|(_, line)| *line), Some(Line::Good));
     assert_eq!(lines(&meeting, 0), [], "the other never was anything but good");
+}
+
+/// Four people who see each other at full height, and what the first one's browser says of its line each second.
+fn four_with(estimate_bps: impl Fn(u64) -> u64, seconds: u64) -> Meeting {
+    let mut meeting = Meeting::new(7);
+    for _ in 0..4 {
+        meeting.join(2, 3);
+    }
+    for viewer in 0..4 {
+        let others: Vec<usize> = (0..4).filter(|other| *other != viewer).collect();
+        let wish = |place: usize| (["v0", "v1", "v2"][place], Some(others[place]), 720);
+        meeting.view(viewer, &[wish(0), wish(1), wish(2)]);
+    }
+    let media = meeting.slot_ssrc(0, "v0");
+    for second in 0..seconds {
+        let estimate = rtcp(|writer| assert!(writer.remb(1, estimate_bps(second), &[media])));
+        meeting.hand_in_rtcp(0, &estimate);
+        talk(&mut meeting, &[0, 1, 2, 3], 1_000 * MS);
+    }
+    meeting
+}
+
+#[test]
+fn a_fine_line_that_is_still_being_found_out_is_not_called_weak() {
+    let meeting = four_with(|second| 900_000 + second * 200_000, 12);
+    assert_eq!(lines(&meeting, 0), []);
+}
+
+#[test]
+fn a_line_that_stays_too_narrow_for_what_is_wished_is_called_weak() {
+    for (name, line) in
+        [("narrow", [700_000; 12]), ("falls", std::array::from_fn(|n| 900_000 - n as u64 * 50_000))]
+    {
+        let meeting = four_with(|second| line[second as usize], 12);
+        let told: Vec<_> = lines(&meeting, 0).into_iter().map(|(_, line)| line).collect();
+        assert_eq!(told, [Line::Weak], "{name}");
+    }
 }

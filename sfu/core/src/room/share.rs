@@ -47,6 +47,15 @@ const GOOD_AFTER: Duration = Duration::from_secs(3);
 /// Nothing heard for this long from someone who has to answer.
 const LOST_AFTER: Duration = Duration::from_secs(2);
 
+/// A rate that grows by this much beyond all before it shows a line that has not been found out yet.
+const GROWTH: f64 = 1.05;
+
+/// A rate below this part of its highest has been found too high: the line is as narrow as it seems.
+const FALLEN: f64 = 0.85;
+
+/// How long a line is given to show more after it last did: a burst that fails is repeated after 1 s, and again 2 s later.
+const FOUND_OUT_AFTER: Duration = Duration::from_secs(4);
+
 /// What is known of how good a peer's line is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Judgement {
@@ -55,6 +64,10 @@ pub(super) struct Judgement {
     other: Option<(Line, Instant)>,
     /// Whether some picture is held back or smaller than wished for its line's sake.
     pub(super) is_short: bool,
+    /// The highest rate the line was believed to carry, bit/s, when it became so, and the rate now.
+    most_bps: f64,
+    grown_at: Option<Instant>,
+    bps: f64,
     /// Loss on the way to us at the last reports, smoothed, in 1/256.
     pub(super) up_loss: u8,
     /// When anything last came from the peer.
@@ -62,6 +75,21 @@ pub(super) struct Judgement {
 }
 
 impl Judgement {
+    /// Takes what the line is believed to carry now.
+    fn note_rate(&mut self, now: Instant, bps: f64) {
+        self.bps = bps;
+        if bps >= self.most_bps * GROWTH {
+            (self.most_bps, self.grown_at) = (bps, Some(now));
+        }
+    }
+
+    /// Whether what the line does not carry is the line's fault. At first it is only not known yet: every line is
+    /// believed narrow until it has shown more, the finest one included.
+    fn is_found_out(&self, now: Instant) -> bool {
+        let is_over = |at: Instant| now.saturating_duration_since(at) >= FOUND_OUT_AFTER;
+        self.bps < self.most_bps * FALLEN || self.grown_at.is_none_or(is_over)
+    }
+
     /// Takes what the line seems to be now. True if it has become news.
     fn judge(&mut self, now: Instant, seems: Line) -> bool {
         if seems == self.told {
@@ -102,6 +130,7 @@ impl Room {
         line.handle_tick(now);
         let Some(bps) = line.bps() else { return };
         let sound = line.sound_bps(now);
+        peer.line.note_rate(now, bps);
         let (places, due, pictures) = self.pictures(now, key, speaker);
         let Some(peer) = self.peers.get_mut(key) else { return };
         let is_nothing_shown = pictures.iter().all(|picture| picture.before == Grant::Paused);
@@ -303,9 +332,10 @@ impl Room {
                 || peer.subscriber.redundancy.loss(),
                 |line| (line.loss() * 256.0).min(255.0) as u8,
             );
+            let is_narrow = peer.line.is_short && peer.line.is_found_out(now);
             let seems = if has_to_answer && peer.line.heard_at.is_some_and(is_silent) {
                 Line::Lost
-            } else if peer.line.is_short || peer.line.up_loss >= WEAK_LOSS || down_loss >= WEAK_LOSS {
+            } else if is_narrow || peer.line.up_loss >= WEAK_LOSS || down_loss >= WEAK_LOSS {
                 Line::Weak
             } else {
                 Line::Good
@@ -359,6 +389,28 @@ mod tests {
             .collect();
         assert_eq!(told, [2_000, 7_000]);
         assert!(judgement.judge(at(10_000), Line::Lost), "at once");
+    }
+
+    #[test]
+    fn a_line_is_narrow_once_it_shows_no_more_or_less_than_it_did() {
+        let start = crate::up::test_epoch();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut judgement = Judgement::default();
+        for second in 0..20 {
+            judgement.note_rate(at(second), 900e3 + second as f64 * 100e3);
+            assert!(!judgement.is_found_out(at(second)), "it still grows");
+        }
+        // A twentieth beyond all before was last seen at 2.7 Mbit/s, in second 18.
+        judgement.note_rate(at(21), 2_810e3);
+        assert!(!judgement.is_found_out(at(21)));
+        assert!(judgement.is_found_out(at(22)), "it stays");
+        judgement.note_rate(at(24), 3_500e3);
+        assert!(!judgement.is_found_out(at(24)));
+        judgement.note_rate(at(25), 2_500e3);
+        assert!(judgement.is_found_out(at(25)), "it fell");
+        judgement.note_rate(at(26), 3_400e3);
+        judgement.note_rate(at(28), 3_450e3);
+        assert!(judgement.is_found_out(at(28)), "what it showed before is no growth");
     }
 
     #[test]
