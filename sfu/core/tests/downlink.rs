@@ -360,3 +360,56 @@ fn the_same_seed_is_the_same_run() {
     let estimates = |run: Run| run.samples.iter().map(|s| s.estimate_bps.to_bits()).collect::<Vec<_>>();
     assert_eq!(estimates(once()), estimates(once()));
 }
+
+#[test]
+fn while_nothing_is_answered_little_is_under_way() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a run needs some instant to start from; nothing depends on which"
+    )]
+    let start = Instant::now();
+    let at = |ms: u64| start + Duration::from_millis(ms);
+    let mut downlink = Downlink::new(start);
+    let mut unreported: Vec<(u16, u64)> = Vec::new();
+    // 400 kbit/s that arrive and are reported each 100 ms.
+    for ms in 0..3_000 {
+        if ms % 20 == 0 {
+            unreported.push((downlink.send_numbered(at(ms), 1_000, false), ms + 20));
+        }
+        if ms % 100 == 99 {
+            let base = unreported[0].0;
+            let statuses: Vec<_> =
+                unreported.drain(..).map(|(_, arrives)| Some(arrives as i64 * 4)).collect();
+            let reference = statuses[0].unwrap_or_default() / 256;
+            let statuses: Vec<_> = statuses.iter().map(|at| at.map(|at| at - reference * 256)).collect();
+            let head = FeedbackHead {
+                ssrc: 1,
+                media_ssrc: 2,
+                base,
+                reference: reference as u32,
+                count: (ms / 100) as u8,
+            };
+            let mut bytes = vec![0; 400];
+            let mut writer = Writer::new(&mut bytes);
+            assert!(writer.transport_feedback(head, &statuses));
+            let length = writer.len();
+            let Some(Ok(Rtcp::TransportFeedback(feedback))) = walk(&bytes[..length]).next() else {
+                panic!("feedback")
+            };
+            downlink.handle_feedback(at(ms), &feedback);
+            downlink.handle_tick(at(ms));
+        }
+    }
+    let bps = downlink.bps().expect("known");
+    // From here on nothing is heard of the line, and there is more to send than it carries.
+    let mut under_way = 0;
+    for ms in 3_000..4_000 {
+        while downlink.may_send(at(ms)) >= 1_000 {
+            downlink.send_numbered(at(ms), 1_000, false);
+            under_way += 1_000;
+        }
+    }
+    println!("{under_way} bytes at {bps:.0} bit/s");
+    let seconds = under_way as f64 * 8.0 / bps;
+    assert!((0.2..0.6).contains(&seconds), "{seconds} s of the rate under way");
+}
