@@ -257,3 +257,14 @@ fn a_line_gets_the_layer_that_it_carries_and_keeps_it() {
         }
     }
 }
+
+#[test]
+fn a_receiver_that_reads_in_clumps_does_not_make_a_narrow_line_wide() {
+    // A burst of padding that is read at once looks as fast as can be.
+    let changes = |bps| {
+        let (meeting, line, narrow_at) = narrow_and_busy(bps, 60 * MS, Duration::from_secs(60));
+        pictures(&line, narrow_at + Duration::from_secs(10), meeting.now).0
+    };
+    let sum: usize = (19..=25).map(|n| changes(n * 20_000)).sum();
+    assert!(sum <= 4, "{sum} changes on seven lines");
+}
