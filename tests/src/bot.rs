@@ -253,6 +253,17 @@ impl Bot {
         assert!(timeout(PATIENCE, waiting).await.is_ok(), "member {name:x} waited in vain: {what}");
     }
 
+    /// Waits until enough of another's voice and picture has come to call them flowing.
+    ///
+    /// # Panics
+    /// As [`Bot::until`].
+    pub async fn until_flowing(&self, other: u32) {
+        for (kind, what) in [(0, "voice"), (1, "picture")] {
+            let what = format!("the {what} of {other}");
+            self.until(&what, |seen| seen.counts.get(&(other, kind)) > Some(&25)).await;
+        }
+    }
+
     /// Speaks at this level, or not at all.
     pub fn voice(&self, dbov: Option<u8>) {
         self.order(Order::Voice(dbov));

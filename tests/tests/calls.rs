@@ -17,11 +17,9 @@ async fn join(bridge: &Bridge, number: u32) -> Bot {
     bot
 }
 
-/// How much of a voice and of a picture is enough to call it flowing.
 async fn until_flowing(bot: &Bot, others: &[u32]) {
     for other in others {
-        bot.until(&format!("the voice of {other}"), |seen| seen.counts.get(&(*other, 0)) > Some(&25)).await;
-        bot.until(&format!("the picture of {other}"), |seen| seen.counts.get(&(*other, 1)) > Some(&25)).await;
+        bot.until_flowing(*other).await;
     }
 }
 

@@ -20,12 +20,6 @@ async fn join(bridge: &Bridge, number: u32, relayed: Option<Way>) -> Bot {
     Bot::join(config).await.expect("the bridge lets it in")
 }
 
-async fn until_flowing(bot: &Bot, other: u32) {
-    for kind in [0, 1] {
-        bot.until("voice and picture", |seen| seen.counts.get(&(other, kind)) > Some(&25)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_relayed_over_udp_or_tcp_meets_who_is_not() {
     let bridge = bridge().await;
@@ -34,7 +28,7 @@ async fn who_is_relayed_over_udp_or_tcp_meets_who_is_not() {
     let carlos = join(&bridge, 3, None).await;
     for (bot, others) in [(&ana, [2, 3]), (&berta, [1, 3]), (&carlos, [1, 2])] {
         for other in others {
-            until_flowing(bot, other).await;
+            bot.until_flowing(other).await;
         }
     }
     bridge.stop().await;
@@ -47,7 +41,7 @@ async fn who_has_nothing_but_tls_meets_who_has_udp_whether_they_name_the_protoco
     let berta = join(&bridge, 2, Some(Way::Tls { is_named: false })).await;
     let carlos = join(&bridge, 3, None).await;
     for (bot, other) in [(&ana, 3), (&berta, 3), (&carlos, 1), (&carlos, 2)] {
-        until_flowing(bot, other).await;
+        bot.until_flowing(other).await;
     }
     bridge.stop().await;
 }
@@ -56,11 +50,11 @@ async fn who_has_nothing_but_tls_meets_who_has_udp_whether_they_name_the_protoco
 async fn a_call_goes_on_while_a_relayed_member_vanishes_and_another_comes() {
     let bridge = bridge().await;
     let (ana, berta) = (join(&bridge, 1, Some(Way::Udp)).await, join(&bridge, 2, Some(Way::Tcp)).await);
-    until_flowing(&ana, 2).await;
+    ana.until_flowing(2).await;
     berta.vanish();
     let carlos = join(&bridge, 3, Some(Way::Udp)).await;
-    until_flowing(&ana, 3).await;
-    until_flowing(&carlos, 1).await;
+    ana.until_flowing(3).await;
+    carlos.until_flowing(1).await;
     bridge.stop().await;
 }
 
@@ -114,8 +108,8 @@ impl Call {
     async fn start() -> Self {
         let bridge = bridge().await;
         let (ana, berta) = (join(&bridge, 1, Some(Way::Udp)).await, join(&bridge, 2, None).await);
-        until_flowing(&ana, 2).await;
-        until_flowing(&berta, 1).await;
+        ana.until_flowing(2).await;
+        berta.until_flowing(1).await;
         Self { bridge, ana, berta }
     }
 

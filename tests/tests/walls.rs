@@ -17,18 +17,12 @@ async fn join(bridge: &Bridge, number: u32, over_tcp: bool) -> Bot {
     Bot::join(config).await.expect("the bridge lets it in")
 }
 
-async fn until_flowing(bot: &Bot, other: u32) {
-    for kind in [0, 1] {
-        bot.until("voice and picture", |seen| seen.counts.get(&(other, kind)) > Some(&25)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_only_tcp_meets_who_has_udp() {
     let bridge = bridge().await;
     let (ana, berta) = (join(&bridge, 1, true).await, join(&bridge, 2, false).await);
-    until_flowing(&ana, 2).await;
-    until_flowing(&berta, 1).await;
+    ana.until_flowing(2).await;
+    berta.until_flowing(1).await;
     bridge.stop().await;
 }
 
@@ -37,10 +31,10 @@ async fn two_who_have_only_tcp_meet_while_others_leave() {
     let bridge = bridge().await;
     let (ana, berta) = (join(&bridge, 1, true).await, join(&bridge, 2, true).await);
     let carlos = join(&bridge, 3, true).await;
-    until_flowing(&ana, 3).await;
+    ana.until_flowing(3).await;
     carlos.vanish();
-    until_flowing(&ana, 2).await;
-    until_flowing(&berta, 1).await;
+    ana.until_flowing(2).await;
+    berta.until_flowing(1).await;
     bridge.stop().await;
 }
 
@@ -48,7 +42,7 @@ async fn two_who_have_only_tcp_meet_while_others_leave() {
 async fn a_stream_that_begins_with_no_authentic_check_is_cut_and_nobody_notices() {
     let bridge = bridge().await;
     let (ana, berta) = (join(&bridge, 1, true).await, join(&bridge, 2, false).await);
-    until_flowing(&ana, 2).await;
+    ana.until_flowing(2).await;
     // An empty frame, one that is too long, junk, and a binding request without credentials.
     let mut unsigned = vec![0, 20, 0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
     unsigned.extend([7; 12]);

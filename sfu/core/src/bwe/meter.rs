@@ -8,6 +8,9 @@ const BUCKET_US: i64 = 50_000;
 /// Buckets of the window.
 const BUCKETS: usize = 16;
 
+/// Buckets of a fifth of a second.
+const SPAN: i64 = 4;
+
 /// Bytes over the last 800 ms.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
@@ -48,23 +51,22 @@ impl Meter {
     /// The highest rate over any fifth of a second of the last half, in bit/s: what a line carries while it is full,
     /// though less than that is sent on the whole.
     pub fn peak_bps(&self) -> Option<f64> {
-        const SPAN: i64 = 4;
         const PAST: i64 = 10;
         let newest = self.newest?;
-        let bucket = |number: i64| u64::from(self.bytes[number.rem_euclid(BUCKETS as i64) as usize]);
-        let sum = |last: i64| (last - SPAN + 1..=last).map(bucket).sum::<u64>();
-        let peak = (newest - PAST + SPAN..=newest).map(sum).max()?;
-        Some(peak as f64 * 8e6 / (SPAN * BUCKET_US) as f64)
+        (newest - PAST + SPAN..=newest).map(|last| self.span_bps(last)).max_by(f64::total_cmp)
     }
 
     /// The rate over the last fifth of a second, in bit/s: what a line carries while it is full.
     pub fn latest_bps(&self) -> Option<f64> {
-        const SPAN: i64 = 4;
-        let newest = self.newest?;
-        let bytes = |number: i64| u64::from(self.bytes[number.rem_euclid(BUCKETS as i64) as usize]);
         // The newest bucket is still being filled.
-        let sum: u64 = (newest - SPAN..newest).map(bytes).sum();
-        Some(sum as f64 * 8e6 / (SPAN * BUCKET_US) as f64)
+        self.newest.map(|newest| self.span_bps(newest - 1))
+    }
+
+    /// The rate over the [`SPAN`] buckets up to this one, in bit/s.
+    fn span_bps(&self, last: i64) -> f64 {
+        let bucket = |number: i64| u64::from(self.bytes[number.rem_euclid(BUCKETS as i64) as usize]);
+        let sum: u64 = (last - SPAN + 1..=last).map(bucket).sum();
+        sum as f64 * 8e6 / (SPAN * BUCKET_US) as f64
     }
 
     fn advance(&mut self, bucket: i64) {
