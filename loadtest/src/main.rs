@@ -4,6 +4,8 @@
 
 mod client;
 mod heart;
+mod peers;
+mod place;
 
 use clap::{Parser, Subcommand};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -46,6 +48,18 @@ enum Benchmark {
         #[arg(long, default_value_t = 12)]
         people: u16,
     },
+    /// A look at a server to compare with: starts it in a network namespace, publishes to it, says what it costs.
+    #[command(hide = true)]
+    Peer {
+        /// janus or mediasoup.
+        name: String,
+        /// The core that it gets.
+        #[arg(long, default_value_t = 0)]
+        core: usize,
+        /// Install what it needs and is not there.
+        #[arg(long)]
+        install: bool,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -54,5 +68,6 @@ fn main() -> anyhow::Result<()> {
             heart::forward(&heart::Forward { subscribers, burst, packet_bytes, frames, rounds })
         }
         Benchmark::Memory { people } => heart::memory(people),
+        Benchmark::Peer { name, core, install } => peers::check::run(&name, core, install),
     }
 }
