@@ -24,11 +24,21 @@ pub(crate) fn run(name: &str, core: usize, may_install: bool) -> anyhow::Result<
     for feedback in [true, false] {
         let began = Instant::now();
         let mut running = peer.start(&place, core, &ServerOptions { feedback, ports: PORTS })?;
-        println!("Started in {} ms, feedback {}.", began.elapsed().as_millis(), if feedback { "on" } else { "off" });
+        println!(
+            "Started in {} ms, feedback {}.",
+            began.elapsed().as_millis(),
+            if feedback { "on" } else { "off" }
+        );
         let mut session = running.session()?;
-        let published = session.publish("check", &OFFER.replace('\n', "\r\n"), &TRACKS).map_err(|error| running.processes()[0].explain(&format!("{error:#}")))?;
+        let published = session
+            .publish("check", &OFFER.replace('\n', "\r\n"), &TRACKS)
+            .map_err(|error| running.processes()[0].explain(&format!("{error:#}")))?;
         let has_feedback = published.answer.contains("transport-wide-cc");
-        println!("Publishes {:?}; the answer {} transport-wide feedback.", published.feeds, if has_feedback { "has" } else { "has no" });
+        println!(
+            "Publishes {:?}; the answer {} transport-wide feedback.",
+            published.feeds,
+            if has_feedback { "has" } else { "has no" }
+        );
         if has_feedback != feedback {
             anyhow::bail!("the answer does not do as it was told:\n{}", published.answer);
         }

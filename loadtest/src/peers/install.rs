@@ -18,7 +18,9 @@ pub(crate) fn packages(
     }
     let list = missing.join(" ");
     if !may_install {
-        bail!("{why} needs {list}; on Debian: apt-get install --no-install-recommends {list}, or run with --install");
+        bail!(
+            "{why} needs {list}; on Debian: apt-get install --no-install-recommends {list}, or run with --install"
+        );
     }
     eprintln!("Installing {list} with apt: {why}.");
     let unit = service.filter(|_| Path::new("/run/systemd/system").exists());
@@ -42,8 +44,11 @@ fn as_root(command: &[&str]) -> anyhow::Result<()> {
     // Nobody may be there to type a password, so none is asked for.
     let prefix: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["sudo", "-n"] };
     let line = [prefix, command].concat();
-    let status =
-        Command::new(line[0]).args(&line[1..]).stdin(Stdio::null()).status().with_context(|| line.join(" "))?;
+    let status = Command::new(line[0])
+        .args(&line[1..])
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| line.join(" "))?;
     if !status.success() {
         bail!("`{}` did not succeed", line.join(" "));
     }
@@ -52,7 +57,10 @@ fn as_root(command: &[&str]) -> anyhow::Result<()> {
 
 /// The version of an installed Debian package.
 pub(crate) fn version_of(package: &str) -> Option<String> {
-    let output = Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Abbrev}${Version}", package]).output().ok()?;
+    let output = Command::new("dpkg-query")
+        .args(["-W", "-f", "${db:Status-Abbrev}${Version}", package])
+        .output()
+        .ok()?;
     String::from_utf8(output.stdout).ok()?.strip_prefix("ii ").map(|version| version.trim().to_owned())
 }
 

@@ -4,8 +4,8 @@
 //! carries any number of feeds (Janus 1.x calls it multistream). Its API is JSON over a WebSocket.
 
 use super::{
-    ANSWER_BYTES_MAX, ANSWER_LIMIT, FeedId, Kind, Negotiate, Peer, Published, Running, START_LIMIT, ServerOptions,
-    Session, Track, install,
+    ANSWER_BYTES_MAX, ANSWER_LIMIT, FeedId, Kind, Negotiate, Peer, Published, Running, START_LIMIT,
+    ServerOptions, Session, Track, install,
 };
 use crate::place::{Place, Process, Scratch};
 use anyhow::{Context as _, anyhow, bail};
@@ -61,7 +61,12 @@ impl Peer for Janus {
         Ok(format!("Janus, Debian's package {version}"))
     }
 
-    fn start(&mut self, place: &Place, core: usize, options: &ServerOptions) -> anyhow::Result<Box<dyn Running>> {
+    fn start(
+        &mut self,
+        place: &Place,
+        core: usize,
+        options: &ServerOptions,
+    ) -> anyhow::Result<Box<dyn Running>> {
         let address = place.server_address();
         if address.is_loopback() {
             bail!("Janus offers no candidates on loopback: run it in a namespace");
@@ -94,7 +99,8 @@ fn configuration(
     place: &Place,
     options: &ServerOptions,
 ) -> anyhow::Result<[(&'static str, String); 3]> {
-    let files = |names: &[&str]| names.iter().map(|name| format!("libjanus_{name}.so")).collect::<Vec<_>>().join(",");
+    let files =
+        |names: &[&str]| names.iter().map(|name| format!("libjanus_{name}.so")).collect::<Vec<_>>().join(",");
     let library = library_folder()?;
     let folder = folder.path().display();
     let address = place.server_address();
@@ -163,7 +169,8 @@ impl Running for RunningJanus {
             let id = api.id(json!({ "janus": "create" }))?;
             Ok(JanusSession { api, id, feedback: self.feedback, publisher: None, subscriber: None })
         };
-        let session = open().map_err(|error: anyhow::Error| self.processes[0].explain(&format!("{error:#}")))?;
+        let session =
+            open().map_err(|error: anyhow::Error| self.processes[0].explain(&format!("{error:#}")))?;
         Ok(Box::new(session))
     }
 }
@@ -188,7 +195,12 @@ impl JanusSession {
     }
 
     /// A request to the plugin: gives what the plugin says, and the description with it.
-    fn ask(&mut self, handle: u64, body: Value, jsep: Option<Value>) -> anyhow::Result<(Value, Option<String>)> {
+    fn ask(
+        &mut self,
+        handle: u64,
+        body: Value,
+        jsep: Option<Value>,
+    ) -> anyhow::Result<(Value, Option<String>)> {
         let what = body["request"].as_str().unwrap_or_default().to_owned();
         let mut request =
             json!({ "janus": "message", "session_id": self.id, "handle_id": handle, "body": body });
@@ -252,7 +264,8 @@ impl Session for JanusSession {
             bail!("this bot receives already");
         }
         let split = |feed: &FeedId| {
-            let (id, mid) = feed.0.split_once('/').with_context(|| format!("{:?} is no feed of Janus's", feed.0))?;
+            let (id, mid) =
+                feed.0.split_once('/').with_context(|| format!("{:?} is no feed of Janus's", feed.0))?;
             Ok(json!({ "feed": id, "mid": mid }))
         };
         let streams = feeds.iter().map(split).collect::<anyhow::Result<Vec<_>>>()?;

@@ -3,7 +3,9 @@
 //! Publishers offer, subscribers are offered to, as in its own client library: a bot has one connection to send and
 //! one to receive.
 
-use super::{FeedId, Negotiate, Peer, Published, Running, START_LIMIT, ServerOptions, Session, Track, http, install};
+use super::{
+    FeedId, Negotiate, Peer, Published, Running, START_LIMIT, ServerOptions, Session, Track, http, install,
+};
 use crate::place::{Place, Process, Scratch};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -50,12 +52,18 @@ impl Peer for Mediasoup {
         let package: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
         let output = Command::new("node").arg("--version").output().context("node does not start")?;
         let node = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let origin = if std::env::var_os(WORKER).is_some() { "its worker given by us" } else { "its own worker" };
+        let origin =
+            if std::env::var_os(WORKER).is_some() { "its worker given by us" } else { "its own worker" };
         let version = package["version"].as_str().context("mediasoup's version")?;
         Ok(format!("mediasoup {version}, {origin}, Node {node}"))
     }
 
-    fn start(&mut self, place: &Place, core: usize, options: &ServerOptions) -> anyhow::Result<Box<dyn Running>> {
+    fn start(
+        &mut self,
+        place: &Place,
+        core: usize,
+        options: &ServerOptions,
+    ) -> anyhow::Result<Box<dyn Running>> {
         let worker = worker()?;
         let scratch = Scratch::new()?;
         let address = place.server_address();

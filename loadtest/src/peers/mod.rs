@@ -36,7 +36,12 @@ pub(crate) trait Peer: Send {
     fn version(&self) -> anyhow::Result<String>;
 
     /// A fresh server on `core`, ready to take joins when this returns.
-    fn start(&mut self, place: &Place, core: usize, options: &ServerOptions) -> anyhow::Result<Box<dyn Running>>;
+    fn start(
+        &mut self,
+        place: &Place,
+        core: usize,
+        options: &ServerOptions,
+    ) -> anyhow::Result<Box<dyn Running>>;
 }
 
 /// What differs between rows.

@@ -176,7 +176,9 @@ fn parse_schedstat(text: &str) -> Option<u64> {
 fn parse_rollup(text: &str) -> MemoryUse {
     let bytes = |name: &str| {
         text.lines()
-            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+            .filter_map(|line| {
+                line.strip_prefix(name)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+            })
             .sum::<u64>()
             * 1024
     };
@@ -206,7 +208,8 @@ mod tests {
     fn adds_up_what_is_private() {
         let text = "55d-7ff ---p 00000000 00:00 0 [rollup]\nRss:    2048 kB\nPss:    1024 kB\nPss_Dirty:   7 kB\n\
                     Private_Clean:   100 kB\nPrivate_Dirty:   28 kB\n";
-        let expected = MemoryUse { rss_bytes: 2048 * 1024, pss_bytes: 1024 * 1024, private_bytes: 128 * 1024 };
+        let expected =
+            MemoryUse { rss_bytes: 2048 * 1024, pss_bytes: 1024 * 1024, private_bytes: 128 * 1024 };
         assert_eq!(parse_rollup(text), expected);
     }
 

@@ -76,7 +76,9 @@ fn processes() -> Vec<u32> {
             let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environment
                 .split(|&byte| byte == 0)
-                .filter_map(|entry| std::str::from_utf8(entry).ok()?.strip_prefix(&mark)?.parse::<Owner>().ok())
+                .filter_map(|entry| {
+                    std::str::from_utf8(entry).ok()?.strip_prefix(&mark)?.parse::<Owner>().ok()
+                })
                 .any(|owner| !owner.is_alive())
         })
         .collect()

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! the tool's namespace                    the servers' namespace
-//! bots ── load0 10.99.0.2 ══ veth pair ══ 10.99.0.1 load0 ── Janus, mediasoup, ours
+//! bots ── bots0 10.99.0.2 ══ veth pair ══ 10.99.0.1 bots0 ── Janus, mediasoup, ours
 //! ```
 //!
 //! Everything that is started is ended: by `Drop`, on signals ([`end_on_signals`]), by the kernel if the tool is
@@ -30,15 +30,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Says to the tool's second self that it is where it wants to be, by its process id, which `exec` keeps.
 const INSIDE: &str = "ASAMBLEA_LOADTEST_INSIDE";
 
 /// Both ends of the veth pair are called so, each in its own namespace.
-const INTERFACE: &str = "load0";
+const INTERFACE: &str = "bots0";
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const DRIVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const PREFIX_BITS: u8 = 24;
+/// The kernel takes a second at most, on a machine that is not busy.
+const UP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Programs that make namespaces and pin processes, each with Debian's package that has it.
 const PROGRAMS: [(&str, &str); 5] = [
@@ -196,16 +199,23 @@ impl Namespace {
                  link set {INTERFACE} up\n"
             ),
         )?;
-        let mut inside = Command::new("nsenter");
-        inside.args(["--target", &id.to_string(), "--net", "--", "ip"]);
         batch(
-            inside,
+            namespace.inside("ip"),
             &format!(
                 "link set lo up\nlink set {INTERFACE} addrgenmode none\n\
                  address add {SERVER}/{PREFIX_BITS} dev {INTERFACE}\nlink set {INTERFACE} up\n"
             ),
         )?;
+        await_up(|| Command::new("ip"))?;
+        await_up(|| namespace.inside("ip"))?;
         Ok(namespace)
+    }
+
+    /// A command that runs in it.
+    fn inside(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.holder.id().to_string(), "--net", "--", program]);
+        command
     }
 }
 
@@ -216,6 +226,21 @@ impl Drop for Namespace {
         drop(self.holder.stdin.take());
         let _ = self.holder.kill();
         let _ = self.holder.wait();
+    }
+}
+
+/// Waits until the pair's end counts as running. The kernel says so up to a second after it carries packets, and
+/// until then Janus takes no address from it.
+fn await_up(ip: impl Fn() -> Command) -> anyhow::Result<()> {
+    let deadline = Instant::now() + UP_LIMIT;
+    loop {
+        let output = ip().args(["-oneline", "link", "show", INTERFACE]).output().context("ip")?;
+        if text(&output.stdout).contains(" state UP ") {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("the veth pair does not come up: {}{}", text(&output.stdout), text(&output.stderr));
+        }
     }
 }
 

@@ -71,7 +71,8 @@ impl Process {
             output: Mutex::default(),
             changed: Condvar::new(),
         });
-        let process = Self { inner: Arc::clone(&inner), ledger: Mutex::default(), is_signaling: |_, _| false };
+        let process =
+            Self { inner: Arc::clone(&inner), ledger: Mutex::default(), is_signaling: |_, _| false };
         signals::register_process(&inner)?;
         let waiter = Arc::clone(&inner);
         std::thread::Builder::new().name("process-end".into()).spawn(move || waiter.await_end())?;
@@ -167,7 +168,8 @@ impl Inner {
             let _ = rustix::process::kill_process_group(group, signal);
         }
         for &(pid, start) in members {
-            if let Some(pid) = to_pid(pid).filter(|_| start.is_some() && leftovers::start_ticks(pid) == start) {
+            if let Some(pid) = to_pid(pid).filter(|_| start.is_some() && leftovers::start_ticks(pid) == start)
+            {
                 let _ = rustix::process::kill_process(pid, signal);
             }
         }

@@ -16,7 +16,8 @@ struct Registry {
     is_ending: bool,
 }
 
-static REGISTRY: Mutex<Registry> = Mutex::new(Registry { processes: Vec::new(), folders: Vec::new(), is_ending: false });
+static REGISTRY: Mutex<Registry> =
+    Mutex::new(Registry { processes: Vec::new(), folders: Vec::new(), is_ending: false });
 
 /// From now on SIGINT, SIGTERM and SIGHUP end all servers, remove all folders and then the tool, which exits with
 /// 128 and the signal's number, as shells have it.
