@@ -375,6 +375,9 @@ mod tests {
         let mut count = 0;
         for file in std::fs::read_dir(folder).unwrap() {
             let path = file.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
             Scenario::load(path.to_str().unwrap()).unwrap();
             count += 1;
         }

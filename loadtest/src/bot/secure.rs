@@ -37,7 +37,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(50);
 
 /// Which SRTP profile bots offer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-pub enum Cipher {
+pub(crate) enum Cipher {
     /// AEAD_AES_128_GCM (RFC 7714).
     #[default]
     #[serde(rename = "aes-128-gcm")]

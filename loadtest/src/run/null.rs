@@ -10,6 +10,7 @@ use super::{DRIVER_CORE, SERVER_CORE};
 use crate::bot::secure::{Identity, Srtp};
 use crate::driver::{CoreClock, pin};
 use crate::scenario::{Row, Scenario};
+use crate::traffic::Kind;
 use anyhow::Context;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -46,8 +47,9 @@ pub(crate) fn run(scenario: &Scenario, row: &Row) -> anyhow::Result<Sample> {
         driver.bots[publisher.bot].offer(&publisher.lines, 0, 0)?;
     }
     for subscriber in &stage.subscribers {
-        let lines = stage.publishers[subscriber.of[0]].lines.len();
-        driver.bots[subscriber.bot].offer(&[], 0, lines)?;
+        let lines = subscriber.of.iter().flat_map(|publisher| &stage.publishers[*publisher].lines);
+        let (audio, video): (Vec<_>, Vec<_>) = lines.partition(|(kind, _)| *kind == Kind::Audio);
+        driver.bots[subscriber.bot].offer(&[], audio.len(), video.len())?;
     }
     for bot in &mut driver.bots {
         for link in bot.links() {

@@ -147,7 +147,7 @@ fn lines(
         let payload_bytes = (AUDIO_BYTES.0 - HEADER_BYTES, AUDIO_BYTES.1 - HEADER_BYTES);
         let (kind, width_px, height_px) = (Kind::Audio, 0, 0);
         lines.push((kind, vec![plans.len()]));
-        plans.push(StreamPlan { publisher, kind, layer: 0, width_px, height_px, schedule, payload_bytes });
+        plans.push(StreamPlan { publisher, kind, width_px, height_px, schedule, payload_bytes });
     }
     if traffic.packets_per_frame > 0 {
         let frames = u64::from(traffic.frames_per_second);
@@ -168,7 +168,6 @@ fn lines(
             plans.push(StreamPlan {
                 publisher,
                 kind: Kind::Video,
-                layer,
                 width_px: WIDTH_PX >> halvings,
                 height_px: HEIGHT_PX >> halvings,
                 schedule,

@@ -11,7 +11,7 @@ pub(crate) mod stamp;
 
 /// What a stream carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Opus.
     Audio,
     /// VP8.

@@ -25,8 +25,6 @@ pub(crate) struct StreamPlan {
     pub(crate) publisher: usize,
     /// What it carries.
     pub(crate) kind: Kind,
-    /// 0 for the smallest simulcast layer.
-    pub(crate) layer: u8,
     /// The size of its picture.
     pub(crate) width_px: u16,
     /// See `width_px`.
@@ -56,7 +54,6 @@ struct Stream {
     /// Of the frame that is being sent.
     is_key: bool,
     is_key_wanted: bool,
-    key_frames: u32,
     random: u64,
 }
 
@@ -74,7 +71,7 @@ impl Sources {
                 plan.payload_bytes.0 >= PAYLOAD_BYTES_MIN && plan.payload_bytes.0 <= plan.payload_bytes.1
             );
             let random = splitmix(seed ^ splitmix(index as u64));
-            Stream { plan, counter: 0, is_key: false, is_key_wanted: true, key_frames: 0, random }
+            Stream { plan, counter: 0, is_key: false, is_key_wanted: true, random }
         };
         let streams: Vec<Stream> = plans.into_iter().enumerate().map(stream).collect();
         let agenda = streams
@@ -104,16 +101,6 @@ impl Sources {
         &self.streams[stream].plan
     }
 
-    /// Properties of all streams.
-    pub(crate) fn plans(&self) -> impl Iterator<Item = &StreamPlan> {
-        self.streams.iter().map(|stream| &stream.plan)
-    }
-
-    /// Key frames that were sent so far.
-    pub(crate) fn key_frames(&self) -> u32 {
-        self.streams.iter().map(|stream| stream.key_frames).sum()
-    }
-
     /// Makes the next frame of a stream a key frame.
     pub(crate) fn ask_key_frame(&mut self, stream: usize) {
         self.streams[stream].is_key_wanted = true;
@@ -141,7 +128,6 @@ impl Stream {
         let is_frame_start = place.packet == 0;
         if is_frame_start && self.plan.kind == Kind::Video {
             self.is_key = std::mem::take(&mut self.is_key_wanted);
-            self.key_frames += u32::from(self.is_key);
         }
         let clock = match self.plan.kind {
             Kind::Audio => {
@@ -213,7 +199,6 @@ mod tests {
         StreamPlan {
             publisher: 0,
             kind: Kind::Video,
-            layer: 0,
             width_px: 1280,
             height_px: 720,
             schedule: Schedule { start_ns, packets_per_frame: 4, frames: 25, per_ns: 1_000_000_000, pace },
@@ -249,7 +234,6 @@ mod tests {
         assert_eq!(keys(packets(&mut sources, 79_999_999)), [[true; 4], [false; 4]].concat());
         sources.ask_key_frame(0);
         assert_eq!(keys(packets(&mut sources, 159_999_999)), [[true; 4], [false; 4]].concat());
-        assert_eq!(sources.key_frames(), 2);
     }
 
     #[test]

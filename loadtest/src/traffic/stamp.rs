@@ -28,7 +28,7 @@ impl Stamp {
     pub(crate) fn to_bytes(self) -> [u8; STAMP_BYTES] {
         let mut bytes = [0; STAMP_BYTES];
         bytes[..2].copy_from_slice(&MAGIC);
-        bytes[2] = u8::from(self.is_key) * KEY_FRAME | u8::from(self.is_frame_start) * FRAME_START;
+        bytes[2] = (u8::from(self.is_key) * KEY_FRAME) | (u8::from(self.is_frame_start) * FRAME_START);
         bytes[4..8].copy_from_slice(&self.stream.to_be_bytes());
         bytes[8..12].copy_from_slice(&self.counter.to_be_bytes());
         bytes[12..].copy_from_slice(&self.due_ns.to_be_bytes());
