@@ -36,14 +36,26 @@ pub(crate) fn run(
 ) -> anyhow::Result<Sample> {
     let options = ServerOptions { feedback: scenario.transport.feedback, ports: PORTS };
     let mut server = peer.start(place, SERVER_CORE, &options)?;
+    run_with(scenario, row, server.as_mut(), place).map_err(|error| match server.processes().first() {
+        Some(process) => process.explain(&format!("{error:#}")),
+        None => error,
+    })
+}
+
+fn run_with(
+    scenario: &Scenario,
+    row: &Row,
+    server: &mut dyn Running,
+    place: &Place,
+) -> anyhow::Result<Sample> {
     let stage = Stage::new(scenario, row);
     let epoch = Instant::now();
     let addresses = (place.driver_address(), place.server_address());
     let mut driver = stage.driver(scenario, addresses, epoch)?;
-    let before = memory(server.as_ref())?;
+    let before = memory(server)?;
     let mut meeting = Meeting::default();
-    meeting.publish(&stage, server.as_mut(), &mut driver)?;
-    meeting.subscribe(scenario, &stage, server.as_mut(), &mut driver)?;
+    meeting.publish(&stage, server, &mut driver)?;
+    meeting.subscribe(scenario, &stage, server, &mut driver)?;
     connect(&mut driver)?;
 
     let start_ns = driver.now_ns() + LEAD_NS;
@@ -56,12 +68,12 @@ pub(crate) fn run(
     driver.run_until(from_ns, |_| false)?;
     driver.reset_slip();
     let cores = (CoreClock::start(DRIVER_CORE)?, CoreClock::start(SERVER_CORE)?);
-    let (cpu_before, clock) = (cpu(server.as_ref())?, Instant::now());
+    let (cpu_before, clock) = (cpu(server)?, Instant::now());
     driver.run_until(to_ns, |_| false)?;
-    let (cpu_after, seconds) = (cpu(server.as_ref())?, clock.elapsed().as_secs_f64());
+    let (cpu_after, seconds) = (cpu(server)?, clock.elapsed().as_secs_f64());
     let (driver_busy, server_core_busy) = (cores.0.busy()?, cores.1.busy()?);
     let (slip_p99_ns, slip_max_ns, unsent) = driver.slip_ns();
-    let after = memory(server.as_ref())?;
+    let after = memory(server)?;
     driver.run_until(to_ns + DRAIN_NS, |_| false)?;
 
     let is_whole = scenario.traffic.layers == 1;
