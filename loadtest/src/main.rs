@@ -1,25 +1,60 @@
-//! Benchmarks of the media heart. `cargo run --release -p loadtest -- --help` lists them.
+//! The load tester: `cargo run --release -p loadtest -- SCENARIO` runs servers and bots side by side and says what
+//! each forwarded packet costs and how late it comes. It also has benchmarks of the media heart that send nothing.
 //!
-//! Nothing here sends a packet: the heart is driven in memory. What the kernel adds is measured elsewhere.
+//! Follow **a run**: [`scenario`] says what is wanted, [`run`] takes its rows in turn, [`place`] and [`peers`] have
+//! the servers, [`bot`] and [`driver`] the other end, [`traffic`] what is sent and what became of it, [`report`] the
+//! results. Nothing is ever sent beyond loopback or the tool's own network namespace.
 
+mod bot;
 mod client;
+mod driver;
 mod heart;
 mod peers;
 mod place;
+mod report;
+mod run;
+mod scenario;
+mod traffic;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use std::alloc::System;
+use std::path::PathBuf;
 
 /// Counts what is allocated, so that "nothing per packet" is a figure and not a hope.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 #[derive(Parser)]
-#[command(about = "Benchmarks of the media heart")]
+#[command(
+    about = "Load tester, and benchmarks of the media heart",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Arguments {
     #[command(subcommand)]
-    benchmark: Benchmark,
+    benchmark: Option<Benchmark>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Args)]
+struct Run {
+    /// A scenario file, or the name of one in loadtest/scenarios.
+    #[arg(required = true)]
+    scenario: Option<String>,
+    /// Folder for the results [default: target/loadtest/SCENARIO-TIME]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Rounds, in place of the scenario's `pairs`.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pairs: Option<u32>,
+    /// Servers, in place of the scenario's; may be repeated or separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    peers: Vec<String>,
+    /// Install what servers need and is not there: Debian packages, npm modules.
+    #[arg(long)]
+    install: bool,
 }
 
 #[derive(Subcommand)]
@@ -66,7 +101,13 @@ enum Benchmark {
 }
 
 fn main() -> anyhow::Result<()> {
-    match Arguments::parse().benchmark {
+    let Arguments { benchmark, run } = Arguments::parse();
+    let Some(benchmark) = benchmark else {
+        let Run { scenario, out, pairs, peers, install } = run;
+        let options = run::Options { out, pairs, peers, may_install: install };
+        return run::run(&scenario.unwrap_or_default(), &options);
+    };
+    match benchmark {
         Benchmark::Forward { subscribers, burst, packet_bytes, frames, rounds } => {
             heart::forward(&heart::Forward { subscribers, burst, packet_bytes, frames, rounds })
         }

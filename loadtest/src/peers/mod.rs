@@ -3,6 +3,7 @@
 //! A server is added by writing these three traits for it; [`template`] says what each has to hold to, and where the
 //! present two differ.
 
+mod asamblea;
 pub(crate) mod check;
 mod http;
 pub(crate) mod install;
@@ -11,6 +12,7 @@ pub(crate) mod mediasoup;
 mod template;
 
 use crate::place::{Place, Process};
+pub(crate) use crate::traffic::Kind;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -109,20 +111,12 @@ pub(crate) struct Track {
     pub(crate) layers: u8,
 }
 
-/// What a track carries: Opus or VP8.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Opus.
-    Audio,
-    /// VP8.
-    Video,
-}
-
 /// The peer that scenarios call so.
 pub(crate) fn by_name(name: &str) -> anyhow::Result<Box<dyn Peer>> {
     match name {
+        "asamblea" => Ok(Box::new(asamblea::Asamblea)),
         "janus" => Ok(Box::new(janus::Janus)),
         "mediasoup" => Ok(Box::new(mediasoup::Mediasoup::default())),
-        _ => anyhow::bail!("there is no server called {name:?}: janus and mediasoup are there"),
+        _ => anyhow::bail!("there is no server called {name:?}: asamblea, janus and mediasoup are there"),
     }
 }

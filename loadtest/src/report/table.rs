@@ -1,0 +1,194 @@
+//! The results as a table of text: a line for each row and server, medians with their intervals, and why runs do not
+//! count.
+
+use crate::run::NULL;
+use crate::run::result::{Estimate, Outcome, Results, Sample};
+use std::fmt::Write;
+
+/// Reasons that are told for each row and server; the JSON has all.
+const REASONS_MAX: usize = 3;
+
+const HEAD: [&str; 11] = [
+    "row",
+    "server",
+    "runs",
+    "packets/s",
+    "µs/packet",
+    "ratio",
+    "signaling µs",
+    "latency p50",
+    "p99 ms",
+    "spread p99",
+    "kB/conn",
+];
+
+/// The table with everything that is needed to read it.
+pub(crate) fn text(results: &Results) -> String {
+    let mut out = String::new();
+    // Writing to a String never fails.
+    let _ = writeln!(out, "{}\n{}", results.scenario.title, results.machine);
+    for (name, version) in &results.versions {
+        let _ = writeln!(out, "{name}: {version}");
+    }
+    let first = results.scenario.peers.first().map_or("", String::as_str);
+    let mut lines = vec![HEAD.map(str::to_owned).to_vec()];
+    let mut notes = Vec::new();
+    for (row, described) in results.scenario.rows.iter().enumerate() {
+        let servers = std::iter::once(NULL).chain(results.scenario.peers.iter().map(String::as_str));
+        for server in servers {
+            lines.push(line(results, row, &described.name(), server, first));
+            let reasons = reasons(results, row, server);
+            let more = reasons.len().saturating_sub(REASONS_MAX);
+            for reason in reasons.into_iter().take(REASONS_MAX) {
+                notes.push(format!("{}, {server}: {reason}", described.name()));
+            }
+            if more > 0 {
+                notes.push(format!("{}, {server}: and {more} more", described.name()));
+            }
+        }
+    }
+    out.push_str(&columns(&lines));
+    for note in notes {
+        let _ = writeln!(out, "- {note}");
+    }
+    let _ = writeln!(
+        out,
+        "Median [interval] of the runs that count; the ratio is to {first}, round by round. \"{NULL}\" merely hands \
+         packets on."
+    );
+    out
+}
+
+fn line(results: &Results, row: usize, name: &str, server: &str, first: &str) -> Vec<String> {
+    let all = results.entries.iter().filter(|entry| entry.row == row && entry.peer == server).count();
+    let figure = |of: fn(&Sample) -> f64| results.figure(row, server, of);
+    let plain = |of: fn(&Sample) -> f64, digits| {
+        figure(of).map_or("-".into(), |it| format!("{:.digits$}", it.median))
+    };
+    let ratio = match server {
+        NULL => None,
+        _ if server == first => None,
+        _ => results.ratio(row, server, Sample::cpu_ns_per_packet),
+    };
+    vec![
+        name.to_owned(),
+        server.to_owned(),
+        format!("{}/{all}", results.samples(row, server).count()),
+        plain(Sample::packets_per_second, 0),
+        with_interval(figure(|sample| sample.cpu_ns_per_packet() / 1e3)),
+        with_interval(ratio),
+        plain(|sample| sample.cpu_ns[3] as f64 / sample.summary.received.max(1) as f64 / 1e3, 2),
+        plain(|sample| sample.summary.latency_ns[0] as f64 / 1e6, 2),
+        with_interval(figure(|sample| sample.summary.latency_ns[1] as f64 / 1e6)),
+        plain(|sample| sample.summary.spread_ns[1] as f64 / 1e6, 2),
+        plain(|sample| sample.memory_bytes_per_connection() / 1e3, 0),
+    ]
+}
+
+fn with_interval(estimate: Option<Estimate>) -> String {
+    match estimate {
+        None => "-".into(),
+        Some(it) if it.count == 1 => format!("{:.2}", it.median),
+        Some(it) => format!("{:.2} [{:.2}, {:.2}]", it.median, it.low, it.high),
+    }
+}
+
+/// Why runs do not count, each with how often.
+fn reasons(results: &Results, row: usize, server: &str) -> Vec<String> {
+    let of_it = results.entries.iter().filter(|entry| entry.row == row && entry.peer == server);
+    let why = of_it.filter_map(|entry| match &entry.outcome {
+        Outcome::Counts(_) => None,
+        Outcome::Void(why, _) => Some(format!("round {} void: {}", entry.round + 1, why.join(", "))),
+        Outcome::Failed(why) => Some(format!("round {} failed: {why}", entry.round + 1)),
+    });
+    why.collect()
+}
+
+fn columns(lines: &[Vec<String>]) -> String {
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
+    let mut out = String::new();
+    for line in lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::run::result::Entry;
+    use crate::scenario::Scenario;
+    use crate::traffic::ledger::Summary;
+
+    /// Two rows and two servers; the second costs a quarter of the first.
+    pub(crate) fn results() -> Results {
+        let scenario = Scenario::parse(
+            "title = \"Two & two\"\npeers = [\"mediasoup\", \"asamblea\"]\npairs = 2\n[traffic]\npace = \"even\"\n\
+             packets_per_frame = 8\nframes_per_second = 25\n[[rows]]\nsubscribers = 10\n[[rows]]\nsubscribers = 50",
+        );
+        let mut results = Results::new(&scenario.unwrap(), "two".into());
+        for row in 0..2 {
+            for (peer, ns) in [("mediasoup", 16_000), ("asamblea", 4_000)] {
+                for round in 0..2 {
+                    let outcome = Outcome::Counts(sample(1_000, ns * (1 + u64::from(round))));
+                    results.entries.push(Entry { row, peer: peer.into(), round, outcome });
+                }
+            }
+        }
+        results
+    }
+
+    fn sample(received: u64, ns_each: u64) -> Sample {
+        Sample {
+            seconds: 1.0,
+            summary: Summary {
+                received,
+                expected: received,
+                latency_ns: [1_000_000; 3],
+                ..Summary::default()
+            },
+            cpu_ns: [received * ns_each, 0, 0, 0],
+            driver_busy: 0.1,
+            server_core_busy: 0.1,
+            slip_ns: [0; 2],
+            unsent: 0,
+            memory_bytes: [0, 1_000],
+            connections: 1,
+            with_feedback: 1,
+            cipher: None,
+            first_frame_ms: [1.0; 2],
+            key_frames_asked: 0,
+            resends_answered: 0,
+            resends_asked: 0,
+            unstamped: 0,
+            undecryptable: 0,
+            contradictions: 0,
+        }
+    }
+
+    #[test]
+    fn the_ratio_is_that_of_each_round() {
+        let text = text(&results());
+        assert!(text.contains("0.25 [0.25, 0.25]"), "{text}");
+        assert!(text.contains("24.00 [16.00, 32.00]"), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_does_not_count_is_not_in_the_median_and_says_why() {
+        let mut results = results();
+        let limits = results.scenario.limits;
+        let mut bad = sample(900, 1);
+        bad.summary.expected = 1_000;
+        bad.driver_busy = 0.9;
+        bad.slip_ns = [2_000_000, 3_000_000];
+        let why = bad.voids(&limits);
+        assert_eq!(why.len(), 3);
+        results.entries[3].outcome = Outcome::Void(why, bad);
+        let text = text(&results);
+        assert!(text.contains("1/2"), "{text}");
+        assert!(text.contains("90 % busy") && text.contains("10.000 % of packets are lost"), "{text}");
+    }
+}

@@ -1,0 +1,241 @@
+//! One run of one row: a fresh server, bots that join it, media until all flow, a window, the end.
+
+use super::result::Sample;
+use super::stage::{CONNECT_MAX, Stage};
+use super::{DRIVER_CORE, SERVER_CORE};
+use crate::bot::connection::Connection;
+use crate::driver::{CoreClock, Driver};
+use crate::peers::check::PORTS;
+use crate::peers::{FeedId, Peer, Running, ServerOptions, Session, Track};
+use crate::place::Place;
+use crate::scenario::{Row, Scenario};
+use crate::traffic::Kind;
+use anyhow::{Context, bail};
+use std::time::{Duration, Instant};
+
+/// Between the end of setting up and the first packet.
+const LEAD_NS: u64 = 100_000_000;
+
+/// After the window, for what is still under way.
+const DRAIN_NS: u64 = 500_000_000;
+
+/// How long it may take until everyone gets what they asked for, beyond the warm-up.
+const FLOW_MAX: Duration = Duration::from_secs(20);
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Runs a row.
+///
+/// # Errors
+/// What kept it from coming to a result, with the server's or the bots' own words.
+pub(crate) fn run(
+    scenario: &Scenario,
+    row: &Row,
+    peer: &mut dyn Peer,
+    place: &Place,
+) -> anyhow::Result<Sample> {
+    let options = ServerOptions { feedback: scenario.transport.feedback, ports: PORTS };
+    let mut server = peer.start(place, SERVER_CORE, &options)?;
+    let stage = Stage::new(scenario, row);
+    let epoch = Instant::now();
+    let addresses = (place.driver_address(), place.server_address());
+    let mut driver = stage.driver(scenario, addresses, epoch)?;
+    let before = memory(server.as_ref())?;
+    let mut meeting = Meeting::default();
+    meeting.publish(&stage, server.as_mut(), &mut driver)?;
+    meeting.subscribe(scenario, &stage, server.as_mut(), &mut driver)?;
+    connect(&mut driver)?;
+
+    let start_ns = driver.now_ns() + LEAD_NS;
+    driver.start_sending(start_ns);
+    wait_for_flow(scenario, &stage, &mut driver, start_ns)?;
+
+    let from_ns = driver.now_ns() + LEAD_NS;
+    let to_ns = from_ns + u64::from(scenario.measure_s) * SECOND_NS;
+    driver.ledger.open_window(from_ns, to_ns);
+    driver.run_until(from_ns, |_| false)?;
+    driver.reset_slip();
+    let cores = (CoreClock::start(DRIVER_CORE)?, CoreClock::start(SERVER_CORE)?);
+    let (cpu_before, clock) = (cpu(server.as_ref())?, Instant::now());
+    driver.run_until(to_ns, |_| false)?;
+    let (cpu_after, seconds) = (cpu(server.as_ref())?, clock.elapsed().as_secs_f64());
+    let (driver_busy, server_core_busy) = (cores.0.busy()?, cores.1.busy()?);
+    let (slip_p99_ns, slip_max_ns, unsent) = driver.slip_ns();
+    let after = memory(server.as_ref())?;
+    driver.run_until(to_ns + DRAIN_NS, |_| false)?;
+
+    let is_whole = scenario.traffic.layers == 1;
+    let sent = |stream: u32| driver.sources.plan(stream as usize).schedule.due_within(from_ns, to_ns).1;
+    let summary = driver.ledger.summary(sent, is_whole, stage.flows());
+    let counters = driver.counters();
+    let connections: Vec<&Connection> = driver.bots.iter().flat_map(|bot| bot.connections()).collect();
+    let sample = Sample {
+        seconds,
+        summary,
+        cpu_ns: [0, 1, 2, 3].map(|part| cpu_after[part].saturating_sub(cpu_before[part])),
+        driver_busy,
+        server_core_busy,
+        slip_ns: [slip_p99_ns, slip_max_ns],
+        unsent,
+        memory_bytes: [before, after],
+        connections: connections.len() as u32,
+        with_feedback: connections.iter().filter(|connection| connection.has_feedback()).count() as u32,
+        cipher: connections.iter().find_map(|connection| connection.cipher()),
+        first_frame_ms: meeting.first_frames_ms(&driver, start_ns),
+        key_frames_asked: counters.key_frames_asked,
+        resends_answered: counters.resends_answered,
+        resends_asked: counters.resends_asked,
+        unstamped: counters.unstamped,
+        undecryptable: counters.undecryptable,
+        contradictions: match scenario.transport.open_one_in {
+            // Everything was opened, so nothing was named wrongly by a slot that carries another stream now.
+            1 => 0,
+            _ => connections.iter().map(|connection| connection.contradictions()).sum(),
+        },
+    };
+    driver.close();
+    Ok(sample)
+}
+
+/// The bots' memberships, kept while the row lasts.
+#[derive(Default)]
+struct Meeting {
+    sessions: Vec<(usize, Box<dyn Session>)>,
+    /// What each publisher's lines are called.
+    feeds: Vec<Vec<FeedId>>,
+    /// When each subscriber had asked, by bot.
+    asked_ns: Vec<(usize, u64)>,
+}
+
+impl Meeting {
+    fn publish(
+        &mut self,
+        stage: &Stage,
+        server: &mut dyn Running,
+        driver: &mut Driver,
+    ) -> anyhow::Result<()> {
+        for publisher in &stage.publishers {
+            let mut session = server.session().context("a publisher's session")?;
+            let offer = driver.bots[publisher.bot].offer(&publisher.lines, 0, 0)?;
+            let track =
+                |(kind, streams): &(Kind, Vec<usize>)| Track { kind: *kind, layers: streams.len() as u8 };
+            let tracks: Vec<Track> = publisher.lines.iter().map(track).collect();
+            let room = room_name(publisher.room);
+            let published = session.publish(&room, &offer, &tracks).context("publishing")?;
+            driver.accept_answer(publisher.bot, &published.answer).context("the server's answer")?;
+            self.feeds.push(published.feeds);
+            self.sessions.push((publisher.bot, session));
+            driver.run_for(Duration::ZERO)?;
+        }
+        Ok(())
+    }
+
+    fn subscribe(
+        &mut self,
+        scenario: &Scenario,
+        stage: &Stage,
+        server: &mut dyn Running,
+        driver: &mut Driver,
+    ) -> anyhow::Result<()> {
+        connect(driver).context("publishers")?;
+        for subscriber in &stage.subscribers {
+            let known = self.sessions.iter().position(|(bot, _)| *bot == subscriber.bot);
+            let at = match known {
+                Some(at) => at,
+                None => {
+                    self.sessions.push((subscriber.bot, server.session().context("a subscriber's session")?));
+                    self.sessions.len() - 1
+                }
+            };
+            let feeds: Vec<FeedId> =
+                subscriber.of.iter().flat_map(|publisher| self.feeds[*publisher].iter().cloned()).collect();
+            let session = &mut self.sessions[at].1;
+            self.asked_ns.push((subscriber.bot, driver.now_ns()));
+            let room = room_name(subscriber.room);
+            session.subscribe(&room, &feeds, &mut driver.bots[subscriber.bot]).context("subscribing")?;
+            if let Some(layer) = scenario.traffic.prefer {
+                let videos = subscriber.of.iter().filter_map(|publisher| self.feeds[*publisher].last());
+                for feed in videos {
+                    session.prefer(feed, layer).context("asking for a layer")?;
+                }
+            }
+            driver.run_for(Duration::ZERO)?;
+        }
+        Ok(())
+    }
+
+    /// From asking, or from the first packet where that came later, to the first decodable frame: median and maximum.
+    fn first_frames_ms(&self, driver: &Driver, start_ns: u64) -> [f64; 2] {
+        let asked = |bot: usize| self.asked_ns.iter().find(|(known, _)| *known == bot).map(|(_, ns)| *ns);
+        let wait = |(bot, _, at_ns): (usize, u32, u64)| Some(at_ns.saturating_sub(asked(bot)?.max(start_ns)));
+        let mut waits: Vec<u64> = driver.ledger.first_decodable_ns().filter_map(wait).collect();
+        waits.sort_unstable();
+        let at = |index: usize| waits.get(index).map_or(f64::NAN, |ns| *ns as f64 / 1e6);
+        [at(waits.len() / 2), at(waits.len().saturating_sub(1))]
+    }
+}
+
+fn room_name(room: usize) -> String {
+    format!("room-{room}")
+}
+
+/// Waits until all bots so far have their keys.
+fn connect(driver: &mut Driver) -> anyhow::Result<()> {
+    let is_there =
+        |driver: &mut Driver| driver.bots.iter().filter(|bot| bot.is_open()).all(|bot| bot.is_connected());
+    let end_ns = driver.now_ns() + CONNECT_MAX.as_nanos() as u64;
+    let mut failure = None;
+    let is_done = |driver: &mut Driver| {
+        failure = driver.bots.iter().find_map(|bot| bot.failure().map(str::to_owned));
+        failure.is_some() || is_there(driver)
+    };
+    let is_done = driver.run_until(end_ns, is_done)?;
+    if let Some(failure) = failure {
+        bail!("a bot does not connect: {failure}");
+    }
+    if !is_done {
+        let missing = driver.bots.iter().filter(|bot| bot.is_open() && !bot.is_connected()).count();
+        bail!("{missing} bots have no connection after {} s", CONNECT_MAX.as_secs());
+    }
+    Ok(())
+}
+
+/// Lets media flow for the warm-up, and on until every subscription has a frame that can be decoded.
+fn wait_for_flow(
+    scenario: &Scenario,
+    stage: &Stage,
+    driver: &mut Driver,
+    start_ns: u64,
+) -> anyhow::Result<()> {
+    driver.run_until(start_ns + u64::from(scenario.warm_up_s) * SECOND_NS, |_| false)?;
+    let wanted = stage.flows();
+    let end_ns = driver.now_ns() + FLOW_MAX.as_nanos() as u64;
+    let is_done = driver.run_until(end_ns, |driver| driver.ledger.flowing().1 >= wanted)?;
+    if !is_done {
+        let (flowing, decodable) = driver.ledger.flowing();
+        bail!(
+            "of {wanted} subscriptions {flowing} get something and {decodable} had a key frame, {} s after the first packet",
+            (driver.now_ns() - start_ns) / SECOND_NS
+        );
+    }
+    Ok(())
+}
+
+/// CPU time of all processes: all, user, system, signaling.
+fn cpu(server: &dyn Running) -> anyhow::Result<[u64; 4]> {
+    let mut sum = [0; 4];
+    for process in server.processes() {
+        let time = process.cpu()?;
+        for (sum, part) in
+            sum.iter_mut().zip([time.total_ns, time.user_ns, time.system_ns, time.signaling_ns])
+        {
+            *sum += part;
+        }
+    }
+    Ok(sum)
+}
+
+fn memory(server: &dyn Running) -> anyhow::Result<u64> {
+    let each = server.processes().iter().map(|process| Ok(process.memory()?.private_bytes));
+    each.sum::<anyhow::Result<u64>>()
+}

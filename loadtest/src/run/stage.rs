@@ -1,0 +1,219 @@
+//! Who sends what to whom in a row: streams, their subscribers and their schedules, the same for every server.
+
+use crate::bot::sdp::Features;
+use crate::bot::secure::Identity;
+use crate::bot::{Bot, BotConfig};
+use crate::driver::Driver;
+use crate::scenario::{Pacing, Row, Scenario, Traffic};
+use crate::traffic::Kind;
+use crate::traffic::ledger::Ledger;
+use crate::traffic::schedule::{Pace, Schedule};
+use crate::traffic::source::{Sources, StreamPlan, splitmix};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// The tallest layer's picture; each one below has half its width and height.
+const WIDTH_PX: u16 = 1_280;
+const HEIGHT_PX: u16 = 720;
+
+/// What a bot's header takes of a packet: 12 bytes, the extensions' head of 4, mid (2), rid (2), transport-wide number
+/// (3), rounded up to words.
+const HEADER_BYTES: usize = 12 + 4 + 8;
+
+/// Opus packets each second, and their RTP packets' bytes at 24 to 48 kbit/s with the header.
+const AUDIO_PER_SECOND: u64 = 50;
+const AUDIO_BYTES: (usize, usize) = (80, 160);
+
+/// A bot that sends.
+pub(crate) struct Publisher {
+    pub(crate) bot: usize,
+    pub(crate) room: usize,
+    /// For each of its lines a kind and the streams in it, smallest layer first.
+    pub(crate) lines: Vec<(Kind, Vec<usize>)>,
+}
+
+/// A bot that receives from these publishers.
+pub(crate) struct Subscriber {
+    pub(crate) bot: usize,
+    pub(crate) room: usize,
+    pub(crate) of: Vec<usize>,
+}
+
+/// See the module.
+pub(crate) struct Stage {
+    pub(crate) publishers: Vec<Publisher>,
+    pub(crate) subscribers: Vec<Subscriber>,
+    /// Bots in all; those that publish come first in each room.
+    pub(crate) bots: usize,
+    /// What each stream is; due times count from when sending starts.
+    plans: Vec<StreamPlan>,
+    watchers: u32,
+}
+
+impl Stage {
+    /// Who is there in a row.
+    pub(crate) fn new(scenario: &Scenario, row: &Row) -> Self {
+        let traffic = Traffic {
+            frames_per_second: row.frames_per_second.unwrap_or(scenario.traffic.frames_per_second),
+            ..scenario.traffic
+        };
+        let (mut publishers, mut subscribers, mut plans) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bots = 0;
+        for room in 0..row.rooms as usize {
+            let first = publishers.len();
+            for _ in 0..row.publishers {
+                let mut random = splitmix(scenario.seed ^ splitmix(publishers.len() as u64));
+                let lines = lines(&traffic, bots, &mut plans, &mut random);
+                publishers.push(Publisher { bot: bots, room, lines });
+                bots += 1;
+            }
+            let all: Vec<usize> = (first..publishers.len()).collect();
+            if row.mutual {
+                for publisher in &all {
+                    let of = all.iter().copied().filter(|other| other != publisher).collect();
+                    subscribers.push(Subscriber { bot: publishers[*publisher].bot, room, of });
+                }
+            }
+            for _ in 0..row.subscribers {
+                subscribers.push(Subscriber { bot: bots, room, of: all.clone() });
+                bots += 1;
+            }
+        }
+        Self { publishers, subscribers, bots, plans, watchers: row.watchers() }
+    }
+
+    /// What subscribers should get: one stream of each line.
+    pub(crate) fn flows(&self) -> usize {
+        let of = |subscriber: &Subscriber| -> usize {
+            subscriber.of.iter().map(|publisher| self.publishers[*publisher].lines.len()).sum()
+        };
+        self.subscribers.iter().map(of).sum()
+    }
+
+    /// As [`Stage::flows`], where everyone gets all layers.
+    pub(crate) fn flows_of_all_layers(&self) -> usize {
+        let lines = |publisher: &usize| self.publishers[*publisher].lines.iter();
+        let streams = |subscriber: &Subscriber| -> usize {
+            subscriber.of.iter().flat_map(lines).map(|(_, streams)| streams.len()).sum()
+        };
+        self.subscribers.iter().map(streams).sum()
+    }
+
+    /// A driver with all bots, none of which is anywhere yet.
+    pub(crate) fn driver(
+        &self,
+        scenario: &Scenario,
+        (local, server): (IpAddr, IpAddr),
+        epoch: Instant,
+    ) -> anyhow::Result<Driver> {
+        let config = BotConfig {
+            identity: Arc::new(Identity::generate(scenario.transport.cipher)?),
+            features: Features { feedback: scenario.transport.feedback },
+            local,
+            server,
+            epoch,
+            coalesce: scenario.transport.receive_offload,
+        };
+        let sources = Sources::new(self.plans.clone(), scenario.seed);
+        let ledger = Ledger::new(&vec![self.watchers; self.plans.len()]);
+        let mut driver = Driver::new(config.clone(), scenario.transport, sources, ledger)?;
+        driver.bots.extend((0..self.bots).map(|number| Bot::new(config.clone(), number)));
+        Ok(driver)
+    }
+}
+
+fn lines(
+    traffic: &Traffic,
+    publisher: usize,
+    plans: &mut Vec<StreamPlan>,
+    random: &mut u64,
+) -> Vec<(Kind, Vec<usize>)> {
+    let mut lines = Vec::new();
+    let mut phase = |period_ns: u64| {
+        *random = splitmix(*random);
+        *random % period_ns
+    };
+    if traffic.audio {
+        let schedule = Schedule {
+            start_ns: phase(SECOND_NS / AUDIO_PER_SECOND),
+            packets_per_frame: 1,
+            frames: AUDIO_PER_SECOND,
+            per_ns: SECOND_NS,
+            pace: Pace::Even,
+        };
+        let payload_bytes = (AUDIO_BYTES.0 - HEADER_BYTES, AUDIO_BYTES.1 - HEADER_BYTES);
+        let (kind, width_px, height_px) = (Kind::Audio, 0, 0);
+        lines.push((kind, vec![plans.len()]));
+        plans.push(StreamPlan { publisher, kind, width_px, height_px, schedule, payload_bytes });
+    }
+    if traffic.packets_per_frame > 0 {
+        let frames = u64::from(traffic.frames_per_second);
+        // All layers of a frame leave together, as they leave an encoder.
+        let start_ns = phase(SECOND_NS / frames);
+        let longest = traffic.packet_bytes as usize - HEADER_BYTES;
+        let mut streams = Vec::new();
+        for layer in 0..traffic.layers {
+            let halvings = traffic.layers - 1 - layer;
+            let schedule = Schedule {
+                start_ns,
+                packets_per_frame: traffic.layer_packets(layer),
+                frames,
+                per_ns: SECOND_NS,
+                pace: if traffic.pace == Pacing::Even { Pace::Even } else { Pace::Burst },
+            };
+            streams.push(plans.len());
+            plans.push(StreamPlan {
+                publisher,
+                kind: Kind::Video,
+                width_px: WIDTH_PX >> halvings,
+                height_px: HEIGHT_PX >> halvings,
+                schedule,
+                payload_bytes: (longest - 1, longest),
+            });
+        }
+        lines.push((Kind::Video, streams));
+    }
+    lines
+}
+
+/// How long bots may take to connect: a thousand handshakes on a busy core.
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(extra: &str, row: &str) -> Scenario {
+        let text = format!(
+            "title = \"t\"\npeers = [\"asamblea\"]\n[traffic]\npace = \"bursts\"\npackets_per_frame = 9\n\
+             frames_per_second = 25\n{extra}\n[[rows]]\n{row}\n"
+        );
+        Scenario::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn publishers_among_each_other_get_all_but_themselves() {
+        let scenario = scenario("layers = 3\naudio = true", "rooms = 2\npublishers = 3\nmutual = true");
+        let stage = Stage::new(&scenario, &scenario.rows[0]);
+        assert_eq!((stage.bots, stage.publishers.len(), stage.subscribers.len()), (6, 6, 6));
+        assert_eq!(stage.subscribers[4].of, [3, 5]);
+        assert_eq!(stage.plans.len(), 6 * 4);
+        assert_eq!(stage.publishers[1].lines, [(Kind::Audio, vec![4]), (Kind::Video, vec![5, 6, 7])]);
+        let packets: Vec<u32> =
+            stage.plans[1..4].iter().map(|plan| plan.schedule.packets_per_frame).collect();
+        assert_eq!(packets, [1, 3, 9]);
+        assert_eq!(stage.flows(), 6 * 2 * 2);
+        assert_eq!(stage.flows_of_all_layers(), 6 * 2 * 4);
+    }
+
+    #[test]
+    fn who_only_watches_is_a_bot_of_their_own() {
+        let scenario = scenario("", "subscribers = 50");
+        let stage = Stage::new(&scenario, &scenario.rows[0]);
+        assert_eq!((stage.bots, stage.flows()), (51, 50));
+        assert_eq!(stage.subscribers[49].bot, 50);
+    }
+}
