@@ -94,6 +94,9 @@ enum Benchmark {
         /// Install what it needs and is not there.
         #[arg(long)]
         install: bool,
+        /// On loopback instead of in a namespace.
+        #[arg(long)]
+        loopback: bool,
     },
 }
 
@@ -109,6 +112,11 @@ fn main() -> anyhow::Result<()> {
             heart::forward(&heart::Forward { subscribers, burst, packet_bytes, frames, rounds })
         }
         Benchmark::Memory { people } => heart::memory(people),
-        Benchmark::Peer { name, core, install } => peers::check::run(&name, core, install),
+        Benchmark::Peer { name, core, install, loopback } => peers::check::run(&peers::check::Check {
+            name,
+            core,
+            may_install: install,
+            is_on_loopback: loopback,
+        }),
     }
 }

@@ -209,10 +209,10 @@ impl JanusSession {
         }
         let mut reply = self.api.ask(request).context(what.clone())?;
         let data = reply["plugindata"]["data"].take();
-        if let Some(error) = data["error"].as_str() {
-            if data["error_code"].as_u64() != Some(ROOM_EXISTS) {
-                bail!("the video room refuses {what}: {error}");
-            }
+        if let Some(error) = data["error"].as_str()
+            && data["error_code"].as_u64() != Some(ROOM_EXISTS)
+        {
+            bail!("the video room refuses {what}: {error}");
         }
         Ok((data, reply["jsep"]["sdp"].as_str().map(str::to_owned)))
     }
