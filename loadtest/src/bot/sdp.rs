@@ -78,6 +78,8 @@ pub(crate) struct Description {
     /// Candidates of other addresses or transports, which are not used.
     pub(crate) candidates_left_out: usize,
     pub(crate) is_ice_lite: bool,
+    /// Whether the other end begins the DTLS handshake (`a=setup:active`, RFC 8842): Janus' answers do.
+    pub(crate) is_dtls_client: bool,
     pub(crate) lines: Vec<Line>,
 }
 
@@ -260,7 +262,8 @@ struct Formats {
 /// Reads a server's description; of its candidates those that are UDP at `server`.
 pub(crate) fn read(sdp: &str, server: IpAddr) -> anyhow::Result<Description> {
     ensure!(sdp.len() <= SDP_BYTES_MAX, "a session description of {} bytes is too long", sdp.len());
-    let (mut ufrag, mut pwd, mut fingerprint, mut is_ice_lite) = (None, None, None, false);
+    let (mut ufrag, mut pwd, mut fingerprint) = (None, None, None);
+    let (mut is_ice_lite, mut is_dtls_client) = (false, false);
     let (mut candidates, mut candidates_left_out) = (Vec::new(), 0);
     let mut lines: Vec<(Line, Formats)> = Vec::new();
     for text in sdp.lines() {
@@ -275,6 +278,7 @@ pub(crate) fn read(sdp: &str, server: IpAddr) -> anyhow::Result<Description> {
             "ice-ufrag" => ufrag = Some(value.to_owned()),
             "ice-pwd" => pwd = Some(value.to_owned()),
             "ice-lite" => is_ice_lite = true,
+            "setup" => is_dtls_client = value == "active",
             "fingerprint" => fingerprint = read_fingerprint(value).or(fingerprint),
             "candidate" => match read_candidate(value, server) {
                 Some(candidate) if !candidates.contains(&candidate) => candidates.push(candidate),
@@ -294,7 +298,7 @@ pub(crate) fn read(sdp: &str, server: IpAddr) -> anyhow::Result<Description> {
         pwd: pwd.context("no ice-pwd")?,
         fingerprint: fingerprint.context("no SHA-256 fingerprint")?,
     };
-    Ok(Description { credentials, candidates, candidates_left_out, is_ice_lite, lines })
+    Ok(Description { credentials, candidates, candidates_left_out, is_ice_lite, is_dtls_client, lines })
 }
 
 fn read_media(value: &str) -> anyhow::Result<Line> {
@@ -406,6 +410,7 @@ mod tests {
             Offer::parse(&offer).expect("the bridge takes it");
             let read = read(&offer, SERVER).expect("a bot takes it");
             assert_eq!(read.credentials, credentials());
+            assert!(!read.is_dtls_client);
             assert_eq!(read.lines.len(), 4);
             assert_eq!(read.lines[1].payload_type, Some(VP8));
             assert_eq!(read.lines[1].repair_payload_type, Some(RTX));
@@ -447,6 +452,7 @@ mod tests {
         assert_eq!(taken, [audio, video, video, (true, None), (true, None)]);
         assert_eq!(answer.lines[1].repair_payload_type, Some(101));
         assert!(answer.lines.iter().all(|line| !line.sends));
+        assert!(answer.is_dtls_client);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The secure path of a bot: a full ICE agent, DTLS as the client, SRTP with the keys that come of it. webrtc-rs's
+//! The secure path of a bot: a full ICE agent, DTLS at either end, SRTP with the keys that come of it. webrtc-rs's
 //! sans-IO parts do the work; this joins them.
 
 use super::sdp::{Credentials, Description};
@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use bytes::BytesMut;
 use ring::digest;
 use rtc_dtls::cipher_suite::CipherSuiteId;
-use rtc_dtls::config::{ConfigBuilder, ExtendedMasterSecretType};
+use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType};
 use rtc_dtls::crypto::Certificate;
 use rtc_dtls::crypto_provider::{RTCCryptoProvider, providers::RingProvider};
 use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
@@ -103,6 +103,7 @@ pub(crate) struct Secure {
     local: SocketAddr,
     agent: Agent,
     dtls: Option<Endpoint>,
+    is_dtls_client: bool,
     expected_fingerprint: Option<[u8; 32]>,
     selected: Option<SocketAddr>,
     srtp: Option<Srtp>,
@@ -131,6 +132,7 @@ impl Secure {
             local,
             agent,
             dtls: None,
+            is_dtls_client: true,
             expected_fingerprint: None,
             selected: None,
             srtp: None,
@@ -166,6 +168,7 @@ impl Secure {
             remote.candidates_left_out
         );
         self.expected_fingerprint = Some(remote.credentials.fingerprint);
+        self.is_dtls_client = !remote.is_dtls_client;
         for candidate in &remote.candidates {
             self.agent.add_remote_candidate(host(*candidate)?)?;
         }
@@ -302,13 +305,17 @@ impl Secure {
             Cipher::Aes128Gcm => SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
             Cipher::Sha1_80 => SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
         };
+        let suites = [
+            CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256,
+            CipherSuiteId::Tls_Ecdhe_Rsa_With_Aes_128_Gcm_Sha256,
+        ];
+        // Its own certificate is of the first kind.
+        let suites = if self.is_dtls_client { &suites[..] } else { &suites[..1] };
         let config = ConfigBuilder::default()
             .with_crypto_provider(self.identity.provider.clone())
             .with_certificates(vec![self.identity.certificate.clone()])
-            .with_cipher_suites(vec![
-                CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256,
-                CipherSuiteId::Tls_Ecdhe_Rsa_With_Aes_128_Gcm_Sha256,
-            ])
+            .with_cipher_suites(suites.to_vec())
+            .with_client_auth(ClientAuthType::RequireAnyClientCert)
             .with_srtp_protection_profiles(vec![profile])
             .with_extended_master_secret(ExtendedMasterSecretType::Request)
             // The fingerprint in the description stands for the certificate, no authority does (RFC 8122).
@@ -319,7 +326,10 @@ impl Secure {
                     _ => Err(Error::ErrInvalidCertificate),
                 }
             })))
-            .build(true, Some(remote))?;
+            .build(self.is_dtls_client, Some(remote))?;
+        if !self.is_dtls_client {
+            return Ok(Endpoint::new(self.local, TransportProtocol::UDP, Some(Arc::new(config))));
+        }
         let mut endpoint = Endpoint::new(self.local, TransportProtocol::UDP, None);
         endpoint.connect(now, remote, Arc::new(config), None)?;
         Ok(endpoint)
@@ -343,7 +353,7 @@ impl Secure {
         let mut config = SrtpConfig { profile: profile(cipher), ..SrtpConfig::default() };
         let material =
             state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())?;
-        config.set_session_keys_from_keying_material(material.as_ref(), true)?;
+        config.set_session_keys_from_keying_material(material.as_ref(), self.is_dtls_client)?;
         let keys = &config.keys;
         let context = |key: &[u8], salt: &[u8]| {
             SrtpContext::new(key, salt, config.profile, None, None, self.identity.provider.crypto())
