@@ -151,6 +151,7 @@ pub(crate) mod tests {
                 ..Summary::default()
             },
             cpu_ns: [received * ns_each, 0, 0, 0],
+            driver_own: 0.1,
             driver_busy: 0.1,
             server_core_busy: 0.1,
             slip_ns: [0; 2],

@@ -161,11 +161,12 @@ impl Progress {
 
 fn brief(sample: &Sample) -> String {
     format!(
-        "{:.2} µs/packet, {:.0} packets/s, latency p50 {:.2} p99 {:.2} ms, driver {:.0} % busy",
+        "{:.2} µs/packet, {:.0} packets/s, latency p50 {:.2} p99 {:.2} ms, driver's core {:.0} % busy, {:.0} % with it",
         sample.cpu_ns_per_packet() / 1e3,
         sample.packets_per_second(),
         sample.summary.latency_ns[0] as f64 / 1e6,
         sample.summary.latency_ns[1] as f64 / 1e6,
-        sample.driver_busy * 100.0
+        sample.driver_busy * 100.0,
+        sample.driver_own * 100.0
     )
 }

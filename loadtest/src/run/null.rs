@@ -8,7 +8,7 @@ use super::result::Sample;
 use super::stage::Stage;
 use super::{DRIVER_CORE, SERVER_CORE};
 use crate::bot::secure::{Identity, Srtp};
-use crate::driver::{CoreClock, pin};
+use crate::driver::{CoreClock, own_cpu_ns, pin};
 use crate::scenario::{Row, Scenario};
 use crate::traffic::Kind;
 use anyhow::Context;
@@ -77,10 +77,12 @@ pub(crate) fn run(scenario: &Scenario, row: &Row) -> anyhow::Result<Sample> {
     driver.run_until(from_ns, |_| false)?;
     driver.reset_slip();
     let cores = (CoreClock::start(DRIVER_CORE)?, CoreClock::start(SERVER_CORE)?);
+    let own_before = own_cpu_ns()?;
     let (cpu_before, clock) = (reflector.cpu_ns()?, Instant::now());
     driver.run_until(to_ns, |_| false)?;
     let (cpu_after, seconds) = (reflector.cpu_ns()?, clock.elapsed().as_secs_f64());
     let (driver_busy, server_core_busy) = (cores.0.busy()?, cores.1.busy()?);
+    let driver_own = (own_cpu_ns()? - own_before) as f64 / 1e9 / seconds;
     let (slip_p99_ns, slip_max_ns, unsent) = driver.slip_ns();
     driver.run_until(to_ns + SECOND_NS / 10, |_| false)?;
     let sent = |stream: u32| driver.sources.plan(stream as usize).schedule.due_within(from_ns, to_ns).1;
@@ -89,6 +91,7 @@ pub(crate) fn run(scenario: &Scenario, row: &Row) -> anyhow::Result<Sample> {
         seconds,
         summary: driver.ledger.summary(sent, true, stage.flows_of_all_layers()),
         cpu_ns: [cpu_after - cpu_before, 0, 0, 0],
+        driver_own,
         driver_busy,
         server_core_busy,
         slip_ns: [slip_p99_ns, slip_max_ns],

@@ -15,6 +15,8 @@ pub(crate) struct Sample {
     /// CPU time of all server processes within the window, in ns: all, user, system, and of all that of threads
     /// that only carry signaling.
     pub(crate) cpu_ns: [u64; 4],
+    /// Share of its core that the driver's thread used itself.
+    pub(crate) driver_own: f64,
     /// Busy share of the driver's core and of the server's, whoever used them.
     pub(crate) driver_busy: f64,
     /// See `driver_busy`.
@@ -73,7 +75,8 @@ impl Sample {
         let mut why = Vec::new();
         let percent = |share: f64| format!("{:.3} %", share * 100.0);
         if self.driver_busy > limits.driver_busy {
-            why.push(format!("the driver's core is {:.0} % busy", self.driver_busy * 100.0));
+            let (all, own) = (self.driver_busy * 100.0, self.driver_own * 100.0);
+            why.push(format!("the driver's core is {all:.0} % busy, {own:.0} % with the driver"));
         }
         if self.slip_ns[0] as f64 / 1e6 > limits.send_slip_ms {
             why.push(format!("packets leave {:.2} ms late (p99)", self.slip_ns[0] as f64 / 1e6));

@@ -4,7 +4,7 @@ use super::result::Sample;
 use super::stage::{CONNECT_MAX, Stage};
 use super::{DRIVER_CORE, SERVER_CORE};
 use crate::bot::connection::Connection;
-use crate::driver::{CoreClock, Driver};
+use crate::driver::{CoreClock, Driver, own_cpu_ns};
 use crate::peers::check::PORTS;
 use crate::peers::{FeedId, Peer, Running, ServerOptions, Session, Track};
 use crate::place::Place;
@@ -68,10 +68,12 @@ fn run_with(
     driver.run_until(from_ns, |_| false)?;
     driver.reset_slip();
     let cores = (CoreClock::start(DRIVER_CORE)?, CoreClock::start(SERVER_CORE)?);
+    let own_before = own_cpu_ns()?;
     let (cpu_before, clock) = (cpu(server)?, Instant::now());
     driver.run_until(to_ns, |_| false)?;
     let (cpu_after, seconds) = (cpu(server)?, clock.elapsed().as_secs_f64());
     let (driver_busy, server_core_busy) = (cores.0.busy()?, cores.1.busy()?);
+    let driver_own = (own_cpu_ns()? - own_before) as f64 / 1e9 / seconds;
     let (slip_p99_ns, slip_max_ns, unsent) = driver.slip_ns();
     let after = memory(server)?;
     driver.run_until(to_ns + DRAIN_NS, |_| false)?;
@@ -85,6 +87,7 @@ fn run_with(
         seconds,
         summary,
         cpu_ns: [0, 1, 2, 3].map(|part| cpu_after[part].saturating_sub(cpu_before[part])),
+        driver_own,
         driver_busy,
         server_core_busy,
         slip_ns: [slip_p99_ns, slip_max_ns],
