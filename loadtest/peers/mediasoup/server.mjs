@@ -40,7 +40,9 @@ worker.on('died', (error) => {
 const listen = { protocol: 'udp', ip: address };
 const range = { min: Number(portMin), max: Number(portMax) };
 const server =
-  ports === 'one-port' ? await worker.createWebRtcServer({ listenInfos: [{ ...listen, port: range.min }] }) : null;
+  ports === 'one-port'
+    ? await worker.createWebRtcServer({ listenInfos: [{ ...listen, port: range.min }] })
+    : null;
 
 const routers = new Map();
 const subscribers = new Map();
@@ -102,7 +104,9 @@ const actions = {
     const { transport, consumers } = known(subscribers, subscriber);
     const description = parse(answer);
     const setup = description.setup ?? description.media[0].setup;
-    await transport.connect({ dtlsParameters: dtlsOf(description, setup === 'passive' ? 'server' : 'client') });
+    await transport.connect({
+      dtlsParameters: dtlsOf(description, setup === 'passive' ? 'server' : 'client'),
+    });
     await Promise.all([...consumers.values()].map((consumer) => consumer.resume()));
     return {};
   },
@@ -131,8 +135,11 @@ function sendingParameters(media) {
   const name = wanted.mimeType.split('/')[1];
   const main = media.rtp.find(({ codec }) => codec.toLowerCase() === name.toLowerCase());
   if (!main) throw new Error(`the offer has no ${name}`);
-  const parametersOf = (payload) => parseParams(media.fmtp.find((it) => it.payload === payload)?.config ?? '');
-  const rtx = media.rtp.find(({ codec, payload }) => codec === 'rtx' && parametersOf(payload).apt === main.payload);
+  const parametersOf = (payload) =>
+    parseParams(media.fmtp.find((it) => it.payload === payload)?.config ?? '');
+  const rtx = media.rtp.find(
+    ({ codec, payload }) => codec === 'rtx' && parametersOf(payload).apt === main.payload,
+  );
   const feedbackOf = (payload) =>
     (media.rtcpFb ?? [])
       .filter((it) => String(it.payload) === String(payload) || it.payload === '*')
@@ -147,7 +154,8 @@ function sendingParameters(media) {
     rtcpFeedback: codecName === 'rtx' ? [] : feedbackOf(payload),
   });
   const rids = (media.rids ?? []).filter(({ direction }) => direction === 'send').map(({ id }) => id);
-  const [main0, rtx0] = media.ssrcGroups?.find(({ semantics }) => semantics === 'FID')?.ssrcs.split(' ') ?? [];
+  const [main0, rtx0] =
+    media.ssrcGroups?.find(({ semantics }) => semantics === 'FID')?.ssrcs.split(' ') ?? [];
   const ssrc = Number(main0 ?? media.ssrcs?.[0]?.id);
   const single = ssrc ? { ssrc, ...(rtx && rtx0 ? { rtx: { ssrc: Number(rtx0) } } : {}) } : {};
   return {
@@ -218,7 +226,10 @@ const api = createServer(async (request, response) => {
     [status, reply] = [400, { error: String(error) }];
   }
   const text = JSON.stringify(reply);
-  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) });
+  response.writeHead(status, {
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(text),
+  });
   response.end(text);
 });
 // Bots keep their connection for as long as they live.

@@ -11,6 +11,7 @@ use crate::place::{Place, Process, Scratch};
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -25,6 +26,11 @@ const API_PORT: u16 = 8188;
 const PUBLISHERS_MAX: u32 = 1_000;
 /// The plugin's word for a room that is there already.
 const ROOM_EXISTS: u64 = 427;
+/// Its word for a publisher that is not there, or not yet connected.
+const NO_SUCH_FEED: u64 = 428;
+/// How long a feed is waited for, and how often it is asked for: seldom enough to cost the server nothing.
+const FEED_LIMIT: Duration = Duration::from_secs(5);
+const FEED_RETRY: Duration = Duration::from_millis(50);
 /// What the API prints when it listens, which is the last that Janus does before it is ready.
 const READY: &str = "Websockets server started";
 
@@ -212,9 +218,26 @@ impl JanusSession {
         if let Some(error) = data["error"].as_str()
             && data["error_code"].as_u64() != Some(ROOM_EXISTS)
         {
-            bail!("the video room refuses {what}: {error}");
+            let code = data["error_code"].as_u64();
+            return Err(Refusal { code, text: format!("the video room refuses {what}: {error}") }.into());
         }
         Ok((data, reply["jsep"]["sdp"].as_str().map(str::to_owned)))
+    }
+
+    /// Joins as a subscriber. A feed is there once its publisher's connection is up, which Janus sees a little after
+    /// the publisher does and tells only other publishers: so it is asked again for a while.
+    fn join(&mut self, handle: u64, join: &Value) -> anyhow::Result<(Value, Option<String>)> {
+        let deadline = Instant::now() + FEED_LIMIT;
+        loop {
+            let result = self.ask(handle, join.clone(), None);
+            let is_early = result.as_ref().is_err_and(|error| {
+                error.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.code == Some(NO_SUCH_FEED))
+            });
+            if !is_early || Instant::now() > deadline {
+                return result;
+            }
+            std::thread::sleep(FEED_RETRY);
+        }
     }
 
     fn make_room(&mut self, handle: u64, room: &str) -> anyhow::Result<()> {
@@ -241,6 +264,8 @@ impl Session for JanusSession {
         let join = json!({ "request": "join", "ptype": "publisher", "room": room });
         let (joined, _) = self.ask(handle, join, None)?;
         let id = joined["id"].as_str().context("the publisher's id")?.to_owned();
+        // Left the choice, Janus would be the DTLS client, as no other server here; so it is not left it.
+        let offer = offer.replace("a=setup:actpass", "a=setup:active");
         let jsep = json!({ "type": "offer", "sdp": offer, "trickle": false });
         let (configured, answer) = self.ask(handle, json!({ "request": "publish" }), Some(jsep))?;
         let streams = configured["streams"].as_array().context("the publisher's streams")?;
@@ -271,7 +296,7 @@ impl Session for JanusSession {
         let streams = feeds.iter().map(split).collect::<anyhow::Result<Vec<_>>>()?;
         let handle = self.attach()?;
         let join = json!({ "request": "join", "ptype": "subscriber", "room": room, "streams": streams });
-        let (attached, offer) = self.ask(handle, join, None)?;
+        let (attached, offer) = self.join(handle, &join)?;
         let mid_of = |stream: &Value| {
             let text = |name: &str| stream[name].as_str().map(str::to_owned);
             Some((FeedId(format!("{}/{}", text("feed_id")?, text("feed_mid")?)), text("mid")?))
@@ -295,6 +320,21 @@ impl Session for JanusSession {
         self.ask(handle, json!({ "request": "configure", "streams": streams }), None).map(drop)
     }
 }
+
+/// The plugin's no, with its code.
+#[derive(Debug)]
+struct Refusal {
+    code: Option<u64>,
+    text: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Refusal {}
 
 /// The WebSocket with its requests and answers.
 struct Api {
