@@ -80,10 +80,6 @@ fn negotiate(
     if running.session()?.subscribe(ROOM, &[unknown], &mut bot).is_ok() {
         bail!("it gives a feed that nobody publishes");
     }
-    println!(
-        "It takes a publisher and a subscriber; feeds are called {:?} and the like.",
-        published.feeds[0].0
-    );
     Ok(())
 }
 

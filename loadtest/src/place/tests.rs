@@ -137,6 +137,8 @@ struct Tool {
 impl Tool {
     fn send(&mut self, signal: Signal) -> ExitStatus {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("its id");
+        // `wait` would close it, and the tool would end in order.
+        let _input = self.child.stdin.take();
         rustix::process::kill_process(pid, signal).expect("it is there");
         self.child.wait().expect("its end")
     }
