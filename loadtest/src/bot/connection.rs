@@ -264,7 +264,8 @@ impl Connection {
             None => return,
         };
         let sequence = self.receives[at].note(now.ns, header.sequence);
-        if desk.open_one_in > 1 && !is_repair && !(header.sequence as u32).is_multiple_of(desk.open_one_in) {
+        let may_stay_closed = desk.open_one_in > 1 && !is_repair && self.receives[at].has_key();
+        if may_stay_closed && !(header.sequence as u32).is_multiple_of(desk.open_one_in) {
             self.note_unopened(now, at, sequence, desk);
             return;
         }

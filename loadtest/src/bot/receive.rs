@@ -133,6 +133,11 @@ impl ReceiveStream {
         true
     }
 
+    /// Whether a frame that can be decoded has begun: until then every packet is opened.
+    pub(crate) fn has_key(&self) -> bool {
+        self.has_key
+    }
+
     /// What is inside, as far as known.
     pub(crate) fn inside(&self) -> Option<Inside> {
         self.inside
@@ -146,7 +151,7 @@ impl ReceiveStream {
 
     /// Notes what an opened packet held.
     pub(crate) fn handle_stamp(&mut self, sequence: u64, stamp: &Stamp, flow: FlowId) {
-        self.has_key |= stamp.is_key;
+        self.has_key |= stamp.is_key && stamp.is_frame_start;
         if self.is_repair {
             return;
         }
