@@ -86,6 +86,7 @@ enum Order {
     Say(String),
     Lose(Loss),
     Inject(Vec<u8>),
+    Rtcp(Vec<Vec<u8>>),
     Leave,
 }
 
@@ -166,6 +167,11 @@ impl Bot {
     /// Sends a datagram from its own media address.
     pub fn inject(&self, datagram: Vec<u8>) {
         self.order(Order::Inject(datagram));
+    }
+
+    /// Sends RTCP compounds of the caller's making over its own SRTCP, in one go. See [`crate::peer::Peer::seal_rtcp`].
+    pub fn rtcp(&self, compounds: Vec<Vec<u8>>) {
+        self.order(Order::Rtcp(compounds));
     }
 
     /// Leaves the meeting and waits for the end.

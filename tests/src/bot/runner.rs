@@ -223,6 +223,14 @@ impl Runner {
                     self.line.wire.send(&datagram, server).await?;
                 }
             }
+            Order::Rtcp(compounds) => {
+                let path = self.seen().path;
+                for compound in compounds {
+                    if let (Some((_, server)), Some(sealed)) = (path, self.line.peer.seal_rtcp(&compound)) {
+                        self.line.wire.send(&sealed, server).await?;
+                    }
+                }
+            }
             Order::Leave => {
                 self.config.returns = false;
                 self.say(&json!({ "type": "leave" })).await?;
