@@ -1,4 +1,4 @@
-// Chromium alone: WebDriver BiDi cannot ask Firefox for a dark page.
+// What every screen looks like. See screenshots.mjs.
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -44,6 +44,10 @@ for (const [language, words] of Object.entries(WORDS)) {
         await expect(ana.button(words.newMeeting)).toBeVisible();
         await take('start');
 
+        await ana.open(`http://localhost:${bridge.port}/unknown.png`);
+        await expect(page.getByRole('heading')).toBeVisible();
+        await take('wrong-address');
+
         await ana.open(link);
         const colours = () => page.evaluate(() => window.__oracle.see().map((seen) => seen.colour));
         await expect.poll(colours).toEqual([ana.camera]);
@@ -58,6 +62,7 @@ for (const [language, words] of Object.entries(WORDS)) {
         await berta.join(link);
         await carlos.join(link);
         await carlos.press('Turn off camera');
+        await take('joined');
         await ana.expectSees([berta]);
         await take('meeting');
 
