@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process';
 import { resolve } from 'node:path';
 
 const [folder = 'out', browser = 'firefox'] = process.argv.slice(2);
-const playwright = ['playwright', 'test', '-c', 'tools.config.ts', '--project', browser, 'screenshots'];
+const playwright = ['playwright', 'test', '-c', 'tools.config.ts', `--project=${browser}`, 'screenshots'];
 const { status } = spawnSync('npx', playwright, {
   cwd: import.meta.dirname ?? new URL('.', import.meta.url).pathname,
   env: { ...process.env, ASAMBLEA_PICTURES: resolve(folder) },

@@ -8,7 +8,7 @@ use asamblea::{Bridge, Config};
 use asamblea_sfu_core::stats::RoomCounters;
 use asamblea_sfu_core::up::gate;
 use asamblea_sfu_io::plane;
-use asamblea_tests::bot::{Bot, BotConfig, PATIENCE, Seen};
+use asamblea_tests::bot::{Bot, BotConfig, Seen};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};

@@ -37,6 +37,8 @@ for (const [language, words] of Object.entries(WORDS)) {
         mkdirSync(folder, { recursive: true });
         const ana = await seat({ context: { locale: words.locale, viewport, colorScheme } });
         const { page } = ana;
+        // A picture is taken with a style of Playwright's in the page, which the page's policy does not allow in Firefox.
+        ana.isProvoked = true;
         const take = (screen: string) =>
           page.screenshot({ path: join(folder, `${screen}-${language}-${size}-${colorScheme}.png`) });
 

@@ -201,6 +201,26 @@ describe('a server that makes place for another', () => {
     },
   );
 
+  test('goes on playing the old until everyone’s voice has come over', async () => {
+    const berta = member(3, 'Berta', 'microphone');
+    const muted = member(4, 'Carla', 'camera');
+    const call = await Call.joined([ANA, berta, muted]);
+    await call.say({ type: 'bye', reason: 'moving' });
+    call.browser.socket.open();
+    await call.say(welcome([ANA]));
+    await call.answer();
+    const [old, fresh] = call.browser.peers;
+    fresh?.become('connected');
+    const playing = () => call.meeting.audios.value[0]?.getTracks() as unknown[];
+    fresh?.flow(3);
+    fresh?.flow(8);
+    expect(playing()).toEqual([old?.transceivers[3]?.receiver.track]);
+    await call.say({ type: 'joined', member: berta });
+    expect(playing()).toEqual([old?.transceivers[3]?.receiver.track]);
+    fresh?.flow(4);
+    expect(playing()).toEqual([fresh?.transceivers[3]?.receiver.track]);
+  });
+
   test('does not wait for ever where nobody speaks', async () => {
     const call = await moving(true);
     const [old, fresh] = call.browser.peers;

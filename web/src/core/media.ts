@@ -20,8 +20,8 @@ type MediaState = Extract<ServerMessage, { type: 'media' }>['state'];
 /** The loudest few; more voices at once are not understood. */
 const AUDIO_SLOTS = 4;
 /**
- * Beside one that plays, a new peer connection waits this long for something to play before it takes over: others may
- * be slow to move, and are heard on the old one until then. The old server ends after eight seconds.
+ * Beside one that plays, a new peer connection waits this long for everyone's voice before it takes over: others may be
+ * slow to move, and are heard on the old one until then. The old server ends after eight seconds.
  */
 const FLOW_MS_MAX = 5_000;
 /** For so long after that the old one goes on sending, to those who have not moved yet. */
@@ -34,6 +34,8 @@ export interface MediaHooks {
   /** What is sent now. */
   track(kind: Kind): MediaStreamTrack | null;
   relay(): Promise<RelayCredentials | null>;
+  /** How many others' microphones are on, of those too who are on their way back. */
+  voices(): number;
   /** An answer was taken: these are the video slots' m-lines. */
   onAnswered(videoMids: string[]): void;
   /** A new peer connection plays in the place of the one before. */
@@ -243,6 +245,7 @@ export class Media {
       (...args: A) => {
         if (peer === this.#peer) run(...args);
       };
+    let voices = 0;
     const peer: Peer = new Peer(
       newPeerConnection,
       this.env.newStream,
@@ -262,8 +265,10 @@ export class Media {
         onGathered: ifCurrent((hasCandidates: boolean) => {
           if (this.#walls.handleGathered(hasCandidates)) void this.#tryRelay();
         }),
-        onFlow: ifCurrent(() => {
-          if (this.#connection === 'connected') this.#takeOver(peer, beside);
+        onFlow: ifCurrent((isVoice: boolean) => {
+          if (isVoice) voices += 1;
+          const areAllHere = voices >= Math.min(AUDIO_SLOTS, this.hooks.voices());
+          if (this.#connection === 'connected' && areAllHere) this.#takeOver(peer, beside);
         }),
         onFailed: ifCurrent(() => {
           this.#mending.handleConnection('failed', this.env.now());
