@@ -221,6 +221,23 @@ describe('a server that makes place for another', () => {
     expect(playing()).toEqual([fresh?.transceivers[3]?.receiver.track]);
   });
 
+  test('waits for the rest of the voices no longer than those who went ahead linger', async () => {
+    const call = await Call.joined([ANA, member(3, 'Berta', 'microphone')]);
+    await call.say({ type: 'bye', reason: 'moving' });
+    call.browser.socket.open();
+    await call.say(welcome([ANA]));
+    await call.answer();
+    const [old, fresh] = call.browser.peers;
+    // The browser may tell of sound before it tells that the transport is there.
+    fresh?.flow(3);
+    fresh?.become('connected');
+    const playing = () => call.meeting.audios.value[0]?.getTracks() as unknown[];
+    await call.browser.pass(1_400);
+    expect(playing()).toEqual([old?.transceivers[3]?.receiver.track]);
+    await call.browser.pass(100);
+    expect(playing()).toEqual([fresh?.transceivers[3]?.receiver.track]);
+  });
+
   test('does not wait for ever where nobody speaks', async () => {
     const call = await moving(true);
     const [old, fresh] = call.browser.peers;
