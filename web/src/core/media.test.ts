@@ -201,6 +201,43 @@ describe('a server that makes place for another', () => {
     },
   );
 
+  test('goes on playing the old until everyone’s voice has come over', async () => {
+    const berta = member(3, 'Berta', 'microphone');
+    const muted = member(4, 'Carla', 'camera');
+    const call = await Call.joined([ANA, berta, muted]);
+    await call.say({ type: 'bye', reason: 'moving' });
+    call.browser.socket.open();
+    await call.say(welcome([ANA]));
+    await call.answer();
+    const [old, fresh] = call.browser.peers;
+    fresh?.become('connected');
+    const playing = () => call.meeting.audios.value[0]?.getTracks() as unknown[];
+    fresh?.flow(3);
+    fresh?.flow(8);
+    expect(playing()).toEqual([old?.transceivers[3]?.receiver.track]);
+    await call.say({ type: 'joined', member: berta });
+    expect(playing()).toEqual([old?.transceivers[3]?.receiver.track]);
+    fresh?.flow(4);
+    expect(playing()).toEqual([fresh?.transceivers[3]?.receiver.track]);
+  });
+
+  test('waits for the rest of the voices no longer than those who went ahead linger', async () => {
+    const call = await Call.joined([ANA, member(3, 'Berta', 'microphone')]);
+    await call.say({ type: 'bye', reason: 'moving' });
+    call.browser.socket.open();
+    await call.say(welcome([ANA]));
+    await call.answer();
+    const [old, fresh] = call.browser.peers;
+    // The browser may tell of sound before it tells that the transport is there.
+    fresh?.flow(3);
+    fresh?.become('connected');
+    const playing = () => call.meeting.audios.value[0]?.getTracks() as unknown[];
+    await call.browser.pass(1_400);
+    expect(playing()).toEqual([old?.transceivers[3]?.receiver.track]);
+    await call.browser.pass(100);
+    expect(playing()).toEqual([fresh?.transceivers[3]?.receiver.track]);
+  });
+
   test('does not wait for ever where nobody speaks', async () => {
     const call = await moving(true);
     const [old, fresh] = call.browser.peers;

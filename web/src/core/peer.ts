@@ -24,8 +24,8 @@ export interface PeerEvents {
   onConnection(state: RTCPeerConnectionState): void;
   /** The browser has looked for its own addresses, and found one or none. */
   onGathered(hasCandidates: boolean): void;
-  /** Something arrives on a slot. */
-  onFlow(): void;
+  /** Something arrives on a slot, for the first time. */
+  onFlow(isVoice: boolean): void;
   /** The browser could not do what it was asked to; the peer is of no more use. */
   onFailed(): void;
 }
@@ -221,7 +221,7 @@ export class Peer {
     track.onunmute = () => {
       track.onunmute = null;
       if (this.#isPlaying) this.#play(line);
-      this.events.onFlow();
+      this.events.onFlow(line.role === 'audio-slot');
     };
     if (this.#isPlaying) this.#play(line);
   }
