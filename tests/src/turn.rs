@@ -18,7 +18,7 @@ use sansio::Protocol;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -72,15 +72,18 @@ pub struct Relayed {
 }
 
 impl Relayed {
-    /// Gets an allocation.
+    /// Gets an allocation of a relay on this machine.
     ///
     /// # Errors
     /// What the network or the relay said instead.
-    pub async fn allocate(port: u16, way: Way, credentials: RelayCredentials) -> anyhow::Result<Self> {
-        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    pub async fn allocate(
+        server: SocketAddr,
+        way: Way,
+        credentials: RelayCredentials,
+    ) -> anyhow::Result<Self> {
         let (transport, local, transport_protocol) = match way {
             Way::Udp => {
-                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+                let socket = UdpSocket::bind((server.ip(), 0)).await?;
                 let local = socket.local_addr()?;
                 (Transport::Udp(socket), local, TransportProtocol::UDP)
             }

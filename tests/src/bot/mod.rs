@@ -15,6 +15,7 @@ pub use seen::Seen;
 
 use crate::turn::Way;
 use runner::Runner;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -29,6 +30,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct BotConfig {
     /// The bridge's port on this machine.
     pub port: u16,
+    /// Which of this machine's loopback addresses the bridge is reached at.
+    pub host: IpAddr,
     /// The meeting's name.
     pub meeting: String,
     /// The name to show.
@@ -60,6 +63,7 @@ impl BotConfig {
     pub fn new(port: u16, meeting: &str, number: u32) -> Self {
         Self {
             port,
+            host: Ipv4Addr::LOCALHOST.into(),
             meeting: meeting.into(),
             name: format!("Bot {number}"),
             number,
@@ -73,6 +77,11 @@ impl BotConfig {
             shakes_hands: true,
             returns: false,
         }
+    }
+
+    /// Where the bridge is.
+    fn bridge(&self) -> SocketAddr {
+        (self.host, self.port).into()
     }
 }
 
