@@ -200,6 +200,19 @@ impl Relayed {
         self.flush()
     }
 
+    /// Writes bytes to the stream to the relay as they are, whatever they say.
+    ///
+    /// # Errors
+    /// When there is no stream, or it has ended.
+    pub fn write(&self, bytes: &[u8]) -> anyhow::Result<()> {
+        match &self.transport {
+            Transport::Udp(_) => bail!("no stream"),
+            Transport::Stream { outbox, .. } => {
+                outbox.send(bytes.to_vec()).map_err(|_| anyhow!("the stream has ended"))
+            }
+        }
+    }
+
     fn note_events(&mut self) {
         while let Some(event) = self.client.poll_event() {
             match event {

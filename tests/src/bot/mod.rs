@@ -95,6 +95,7 @@ enum Order {
     Say(String),
     Lose(Loss),
     Inject(Vec<u8>),
+    Write(Vec<u8>),
     Leave,
 }
 
@@ -175,6 +176,11 @@ impl Bot {
     /// Sends a datagram from its own media address.
     pub fn inject(&self, datagram: Vec<u8>) {
         self.order(Order::Inject(datagram));
+    }
+
+    /// Writes bytes to the stream that carries its media as they are, whatever they say.
+    pub fn write(&self, bytes: Vec<u8>) {
+        self.order(Order::Write(bytes));
     }
 
     /// Leaves the meeting and waits for the end.

@@ -223,6 +223,7 @@ impl Runner {
                     self.line.wire.send(&datagram, server).await?;
                 }
             }
+            Order::Write(bytes) => self.line.wire.write(&bytes).await?,
             Order::Leave => {
                 self.config.returns = false;
                 self.say(&json!({ "type": "leave" })).await?;

@@ -59,7 +59,20 @@ impl Wire {
                 Some(_) => Err(std::io::ErrorKind::InvalidData.into()),
                 None => std::future::pending().await,
             },
-            Self::Relayed(relayed) => relayed.receive(buffer).await,
+            Self::Relayed(relayed) => match relayed.receive(buffer).await {
+                Ok(received) => Ok(received),
+                // The stream to the relay has ended; nothing comes any more.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    /// Bytes as they are, where there is a stream.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        match self {
+            Self::Stream { write, .. } => Ok(write.write_all(bytes).await?),
+            Self::Relayed(relayed) => relayed.write(bytes),
+            Self::Udp(_) => anyhow::bail!("no stream"),
         }
     }
 
