@@ -182,7 +182,7 @@ impl Drop for Place {
     }
 }
 
-/// That a connection is half-open; drop it when it is not any more, and before its [`Place`].
+/// That a connection is half-open; to be dropped when it is not any more.
 pub(crate) struct HalfOpen {
     crowd: Arc<Crowd>,
     line: u64,

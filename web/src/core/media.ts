@@ -261,6 +261,8 @@ export class Media {
         },
         onGathered: ifCurrent((hasCandidates: boolean) => {
           if (this.#walls.handleGathered(hasCandidates)) void this.#tryRelay();
+          else if (!hasCandidates) this.#mending.handleNoWay(this.env.now());
+          this.#mend();
         }),
         onFlow: ifCurrent(() => {
           if (this.#connection === 'connected') this.#takeOver(peer, beside);
