@@ -3,6 +3,7 @@
 
 use crate::auth::JOIN_TOKEN;
 use crate::bridge::Shared;
+use crate::crowd::Lines;
 use crate::protocol::{FRAME_BYTES_MAX, LinksResponse, RelayCredentials, TokenResponse};
 use crate::registry::MeetingName;
 use crate::room::Role;
@@ -27,8 +28,6 @@ use governor::clock::DefaultClock;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use serde_json::json;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -326,15 +325,14 @@ fn refusal(status: StatusCode, code: &str, message: &str) -> Response {
 /// The per-address limit on tokens.
 pub(crate) struct TokenLimit {
     limiter: RateLimiter<u64, DashMapStateStore<u64>, DefaultClock>,
-    /// Keyed at random for each process: what is kept in memory is no address.
-    hasher: RandomState,
+    lines: Lines,
 }
 
 impl TokenLimit {
     pub(crate) fn new() -> Self {
         let positive = |n| NonZeroU32::new(n).expect("the constants are positive");
         let quota = Quota::per_second(positive(TOKENS.0)).allow_burst(positive(TOKENS.1));
-        Self { limiter: RateLimiter::dashmap(quota), hasher: RandomState::new() }
+        Self { limiter: RateLimiter::dashmap(quota), lines: Lines::default() }
     }
 
     fn allows(&self, address: IpAddr) -> bool {
@@ -344,15 +342,7 @@ impl TokenLimit {
                 return false;
             }
         }
-        self.limiter.check_key(&self.key(address)).is_ok()
-    }
-
-    /// One key for each IPv4 address and for each IPv6 /64, which is what one line gets.
-    fn key(&self, address: IpAddr) -> u64 {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => self.hasher.hash_one(v4),
-            IpAddr::V6(v6) => self.hasher.hash_one(&v6.octets()[..8]),
-        }
+        self.limiter.check_key(&self.lines.of(address)).is_ok()
     }
 }
 

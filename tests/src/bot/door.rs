@@ -4,7 +4,7 @@ use super::{BotConfig, PATIENCE};
 use crate::turn::RelayCredentials;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -19,8 +19,12 @@ pub(super) type Socket = WebSocketStream<TcpStream>;
 /// # Errors
 /// What the network or the bridge said instead.
 pub async fn connect(port: u16) -> anyhow::Result<Socket> {
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-    Ok(client_async(format!("ws://localhost:{port}/api/socket"), stream).await?.0)
+    connect_to((Ipv4Addr::LOCALHOST, port).into()).await
+}
+
+pub(super) async fn connect_to(bridge: SocketAddr) -> anyhow::Result<Socket> {
+    let stream = TcpStream::connect(bridge).await?;
+    Ok(client_async(format!("ws://localhost:{}/api/socket", bridge.port()), stream).await?.0)
 }
 
 /// Asks for a join token.
@@ -28,7 +32,11 @@ pub async fn connect(port: u16) -> anyhow::Result<Socket> {
 /// # Errors
 /// What the network or the bridge said instead.
 pub async fn token(port: u16, meeting: &str) -> anyhow::Result<String> {
-    let body = ask_token(port, meeting).await?;
+    token_of((Ipv4Addr::LOCALHOST, port).into(), meeting).await
+}
+
+pub(super) async fn token_of(bridge: SocketAddr, meeting: &str) -> anyhow::Result<String> {
+    let body = ask_token(bridge, meeting).await?;
     Ok(body["token"].as_str().unwrap_or_default().to_owned())
 }
 
@@ -36,8 +44,8 @@ pub async fn token(port: u16, meeting: &str) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// What the network or the bridge said instead.
-pub async fn relay_credentials(port: u16, meeting: &str) -> anyhow::Result<RelayCredentials> {
-    let body = ask_token(port, meeting).await?;
+pub async fn relay_credentials(bridge: SocketAddr, meeting: &str) -> anyhow::Result<RelayCredentials> {
+    let body = ask_token(bridge, meeting).await?;
     let text = |key: &str| body["relay"][key].as_str().map(str::to_owned);
     match (text("username"), text("credential")) {
         (Some(username), Some(password)) => Ok(RelayCredentials { username, password }),
@@ -45,8 +53,9 @@ pub async fn relay_credentials(port: u16, meeting: &str) -> anyhow::Result<Relay
     }
 }
 
-async fn ask_token(port: u16, meeting: &str) -> anyhow::Result<Value> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+async fn ask_token(bridge: SocketAddr, meeting: &str) -> anyhow::Result<Value> {
+    let mut stream = TcpStream::connect(bridge).await?;
+    let port = bridge.port();
     let request = format!(
         "POST /api/meetings/{meeting}/token HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\
          Content-Length: 0\r\n\r\n"
@@ -83,8 +92,8 @@ pub(super) async fn opened(opening: &mut Option<JoinHandle<Socket>>) -> Socket {
 
 /// Opens a socket and says `hello` with a resume token.
 pub(super) async fn greet(config: &BotConfig, resume: &str) -> anyhow::Result<Socket> {
-    let token = token(config.port, &config.meeting).await?;
-    let mut socket = connect(config.port).await?;
+    let token = token_of(config.bridge(), &config.meeting).await?;
+    let mut socket = connect_to(config.bridge()).await?;
     let hello = json!({
         "type": "hello", "versions": [1], "token": token, "name": config.name, "resume": resume,
     });

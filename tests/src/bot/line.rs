@@ -6,7 +6,7 @@ use super::wire::Wire;
 use crate::peer::Peer;
 use crate::turn::Relayed;
 use asamblea_seam::UpKind;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 use tokio::net::UdpSocket;
 
@@ -28,11 +28,11 @@ impl Line {
     pub(super) async fn new(config: &BotConfig) -> anyhow::Result<Self> {
         let wire = match (config.relayed, config.over_tcp) {
             (Some(way), _) => {
-                let credentials = relay_credentials(config.port, &config.meeting).await?;
-                Wire::Relayed(Box::new(Relayed::allocate(config.port, way, credentials).await?))
+                let credentials = relay_credentials(config.bridge(), &config.meeting).await?;
+                Wire::Relayed(Box::new(Relayed::allocate(config.bridge(), way, credentials).await?))
             }
-            (None, false) => Wire::Udp(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?),
-            (None, true) => Wire::stream(config.port).await?,
+            (None, false) => Wire::Udp(UdpSocket::bind((config.host, 0)).await?),
+            (None, true) => Wire::stream(config.bridge()).await?,
         };
         let peer = Peer::new(Instant::now(), config.number, wire.local()?);
         Ok(Self { peer, wire, is_up: false, needs_key: [true; 3] })

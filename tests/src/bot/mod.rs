@@ -15,6 +15,7 @@ pub use seen::Seen;
 
 use crate::turn::Way;
 use runner::Runner;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -29,6 +30,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct BotConfig {
     /// The bridge's port on this machine.
     pub port: u16,
+    /// Which of this machine's loopback addresses the bridge is reached at.
+    pub host: IpAddr,
     /// The meeting's name.
     pub meeting: String,
     /// The name to show.
@@ -60,6 +63,7 @@ impl BotConfig {
     pub fn new(port: u16, meeting: &str, number: u32) -> Self {
         Self {
             port,
+            host: Ipv4Addr::LOCALHOST.into(),
             meeting: meeting.into(),
             name: format!("Bot {number}"),
             number,
@@ -74,6 +78,11 @@ impl BotConfig {
             returns: false,
         }
     }
+
+    /// Where the bridge is.
+    fn bridge(&self) -> SocketAddr {
+        (self.host, self.port).into()
+    }
 }
 
 /// Which incoming datagrams a bot loses before its media side sees them.
@@ -87,6 +96,7 @@ enum Order {
     Lose(Loss),
     Inject(Vec<u8>),
     Rtcp(Vec<Vec<u8>>),
+    Write(Vec<u8>),
     Leave,
 }
 
@@ -172,6 +182,11 @@ impl Bot {
     /// Sends RTCP compounds of the caller's making over its own SRTCP, in one go. See [`crate::peer::Peer::seal_rtcp`].
     pub fn rtcp(&self, compounds: Vec<Vec<u8>>) {
         self.order(Order::Rtcp(compounds));
+    }
+
+    /// Writes bytes to the stream that carries its media as they are, whatever they say.
+    pub fn write(&self, bytes: Vec<u8>) {
+        self.order(Order::Write(bytes));
     }
 
     /// Leaves the meeting and waits for the end.

@@ -1,6 +1,6 @@
 //! A bot's life: its socket, its transports, its media and what it is told to do, one after the other.
 
-use super::door::{self, Socket, connect, greet, next, opened, token};
+use super::door::{self, Socket, connect_to, greet, next, opened, token_of};
 use super::line::Line;
 use super::seen::Seen;
 use super::wire::{of_streams, through};
@@ -51,8 +51,8 @@ pub(super) struct Runner {
 impl Runner {
     /// Joins; returns once the bridge has answered the offer.
     pub(super) async fn join(config: BotConfig) -> anyhow::Result<(Self, Arc<Mutex<Seen>>, Arc<Notify>)> {
-        let mut socket = connect(config.port).await?;
-        let token = token(config.port, &config.meeting).await?;
+        let mut socket = connect_to(config.bridge()).await?;
+        let token = token_of(config.bridge(), &config.meeting).await?;
         door::say(
             &mut socket,
             &json!({ "type": "hello", "versions": [1], "token": token, "name": config.name }),
@@ -231,6 +231,7 @@ impl Runner {
                     }
                 }
             }
+            Order::Write(bytes) => self.line.wire.write(&bytes).await?,
             Order::Leave => {
                 self.config.returns = false;
                 self.say(&json!({ "type": "leave" })).await?;

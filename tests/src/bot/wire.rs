@@ -1,7 +1,7 @@
 //! What carries a bot's datagrams, and how an answer is read for each kind of it.
 
 use crate::turn::Relayed;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpStream, UdpSocket};
@@ -22,8 +22,8 @@ pub(super) enum Wire {
 }
 
 impl Wire {
-    pub(super) async fn stream(port: u16) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    pub(super) async fn stream(bridge: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(bridge).await?;
         stream.set_nodelay(true)?;
         let (server, local) = (stream.peer_addr()?, stream.local_addr()?);
         let (mut read, write) = stream.into_split();
@@ -59,7 +59,20 @@ impl Wire {
                 Some(_) => Err(std::io::ErrorKind::InvalidData.into()),
                 None => std::future::pending().await,
             },
-            Self::Relayed(relayed) => relayed.receive(buffer).await,
+            Self::Relayed(relayed) => match relayed.receive(buffer).await {
+                Ok(received) => Ok(received),
+                // The stream to the relay has ended; nothing comes any more.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    /// Bytes as they are, where there is a stream.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        match self {
+            Self::Stream { write, .. } => Ok(write.write_all(bytes).await?),
+            Self::Relayed(relayed) => relayed.write(bytes),
+            Self::Udp(_) => anyhow::bail!("no stream"),
         }
     }
 

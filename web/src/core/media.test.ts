@@ -386,6 +386,19 @@ describe('walls', () => {
     expect(browser.peers).toHaveLength(1);
   });
 
+  test('a relay that is out of reach is asked again soon', async () => {
+    const browser = behindWalls();
+    browser.local?.setItem('asamblea-relay', '{"isNeeded":true}');
+    const call = await Call.joined([ANA], browser);
+    browser.peer.become('failed');
+    await call.answer();
+    browser.peer.gathered([]);
+    await browser.pass(900);
+    expect(browser.peers).toHaveLength(1);
+    await browser.pass(200);
+    expect(browser.peers.map((peer) => servers(peer)?.length)).toEqual([1, 1]);
+  });
+
   test('credentials that are old are fetched anew', async () => {
     const browser = behindWalls();
     const call = await Call.joined([ANA], browser);

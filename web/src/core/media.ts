@@ -271,6 +271,8 @@ export class Media {
         },
         onGathered: ifCurrent((hasCandidates: boolean) => {
           if (this.#walls.handleGathered(hasCandidates)) void this.#tryRelay();
+          else if (!hasCandidates) this.#mending.handleNoWay(this.env.now());
+          this.#mend();
         }),
         onFlow: ifCurrent((isVoice: boolean) => {
           this.#voices = (this.#voices ?? 0) + (isVoice ? 1 : 0);
