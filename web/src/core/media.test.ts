@@ -221,6 +221,20 @@ describe('a server that makes place for another', () => {
     expect(playing()).toEqual([fresh?.transceivers[3]?.receiver.track]);
   });
 
+  test('plays a picture that came before the change though it is muted by then', async () => {
+    const call = await moving(true);
+    const [old, fresh] = call.browser.peers;
+    const playing = () => call.meeting.videos.value.get('2:camera')?.getTracks() as unknown[];
+    fresh?.flow(7);
+    const track = fresh?.transceivers[7]?.receiver.track;
+    if (!track) throw new Error('no such slot');
+    track.muted = true;
+    expect(playing()).toEqual([old?.transceivers[7]?.receiver.track]);
+    fresh?.become('connected');
+    fresh?.flow(3);
+    expect(playing()).toEqual([track]);
+  });
+
   test('waits for the rest of the voices no longer than those who went ahead linger', async () => {
     const call = await Call.joined([ANA, member(3, 'Berta', 'microphone')]);
     await call.say({ type: 'bye', reason: 'moving' });
