@@ -245,6 +245,8 @@ export class Peer {
     if (role === 'video-slot' && track.muted && !hasFlowed && old.length > 0) return;
     for (const one of old) stream.removeTrack(one);
     stream.addTrack(track);
+    // Browsers tell of tracks that come from elsewhere only; who plays the stream has to know of this one.
+    stream.dispatchEvent(new Event('addtrack'));
   }
 
   /** One act on a sender after the other: which of two that overlap comes last is for the browser to choose otherwise. */
