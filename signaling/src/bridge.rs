@@ -4,6 +4,7 @@
 use crate::auth::{SECRET_BYTES_MIN, Signer};
 use crate::certificate;
 use crate::config::{Config, Timing};
+use crate::crowd::{ConnectionStats, Crowd};
 use crate::greeting;
 use crate::http::{self, Connection, TokenLimit};
 use crate::media::{self, EVENTS_MAX, EventSink, MediaPlane};
@@ -122,6 +123,7 @@ pub struct Bridge {
     port: u16,
     network: Vec<IpAddr>,
     plane: Arc<dyn MediaPlane>,
+    crowd: Arc<Crowd>,
     shared: Arc<Shared>,
     server: JoinHandle<()>,
     /// Ends when the listener is closed.
@@ -194,7 +196,8 @@ impl Bridge {
             },
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         });
-        let (gate, accepting) = Gate::open(listener, tls, Arc::clone(&plane));
+        let crowd = Arc::new(Crowd::default());
+        let (gate, accepting) = Gate::open(listener, tls, Arc::clone(&plane), Arc::clone(&crowd));
         let app = http::router(Arc::clone(&shared));
         let mut service = shared.registry.service();
         let server = tokio::spawn(async move {
@@ -207,7 +210,7 @@ impl Bridge {
             let _ = serve.with_graceful_shutdown(stopped).await;
         });
         tracing::info!("the bridge is up");
-        Ok(Self { port, network, plane, shared, server, accepting: Mutex::new(accepting), router })
+        Ok(Self { port, network, plane, crowd, shared, server, accepting: Mutex::new(accepting), router })
     }
 
     /// The port of HTTP, HTTPS and media.
@@ -223,6 +226,11 @@ impl Bridge {
     /// How many meetings there are.
     pub fn meetings(&self) -> usize {
         self.shared.registry.meetings()
+    }
+
+    /// What has become of the TCP connections.
+    pub fn connections(&self) -> ConnectionStats {
+        self.crowd.stats()
     }
 
     /// Makes place for another process that has the port, or will have it: gives the listeners up, then has everyone

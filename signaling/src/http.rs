@@ -3,6 +3,7 @@
 
 use crate::auth::JOIN_TOKEN;
 use crate::bridge::Shared;
+use crate::crowd::Lines;
 use crate::protocol::{FRAME_BYTES_MAX, LinksResponse, RelayCredentials, TokenResponse};
 use crate::registry::MeetingName;
 use crate::room::Role;
@@ -27,8 +28,6 @@ use governor::clock::DefaultClock;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use serde_json::json;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -86,17 +85,32 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .method_not_allowed_fallback(|| async { not_allowed("this endpoint has no such method") });
     Router::new()
         .nest("/api", api)
-        .fallback(move |request: Request| serve_client(client.clone(), request))
-        .layer(middleware::from_fn(guard))
+        .fallback({
+            let client = client.clone();
+            move |request: Request| serve_client(client.clone(), request)
+        })
+        .layer(middleware::from_fn_with_state(client, guard))
         .with_state(shared)
 }
 
-/// Sends plain HTTP from elsewhere to HTTPS, where browsers allow a camera, and puts the headers on everything.
-async fn guard(ConnectInfo(connection): ConnectInfo<Connection>, request: Request, next: Next) -> Response {
+/// Sends plain HTTP from elsewhere to HTTPS, where browsers allow a camera, shows people a page instead of a refusal, and
+/// puts the headers on everything.
+async fn guard(
+    State(client): State<Router>,
+    ConnectInfo(connection): ConnectInfo<Connection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let page = PageRequest::of(&client, &request);
     let mut response = match https_target(connection, &request) {
         Some(target) => (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, target)]).into_response(),
         None => next.run(request).await,
     };
+    if response.status().is_client_error()
+        && let Some(page) = page
+    {
+        response = page.instead_of(response).await;
+    }
     let headers = response.headers_mut();
     headers.extend(HEADERS);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -239,12 +253,8 @@ async fn socket(
 /// Files as they are; every other path that is not a file's is the client's page, which reads the meeting's
 /// name from it.
 async fn serve_client(client: Router, mut request: Request) -> Response {
-    let page = PageRequest::of(&client, &request);
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut response = match page {
-            Some(page) => page.answer(StatusCode::METHOD_NOT_ALLOWED).await,
-            None => not_allowed("only GET is served here"),
-        };
+        let mut response = not_allowed("only GET is served here");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
@@ -257,10 +267,7 @@ async fn serve_client(client: Router, mut request: Request) -> Response {
         Err(never) => match never {},
     };
     if response.status() == StatusCode::NOT_FOUND {
-        return match page {
-            Some(page) => page.answer(StatusCode::NOT_FOUND).await,
-            None => refusal(StatusCode::NOT_FOUND, "not_found", "there is no such file"),
-        };
+        return refusal(StatusCode::NOT_FOUND, "not_found", "there is no such file");
     }
     // Names below /assets/ carry a hash of their content, others do not.
     let caching = if hashed { "public, max-age=31536000, immutable" } else { "no-cache" };
@@ -287,14 +294,18 @@ impl PageRequest {
         wants_page.then(|| Self { client: client.clone(), request: page })
     }
 
-    async fn answer(self, status: StatusCode) -> Response {
+    async fn instead_of(self, refusal: Response) -> Response {
         let mut response = match self.client.oneshot(self.request).await {
             Ok(response) => response,
             Err(never) => match never {},
         };
-        *response.status_mut() = status;
-        response.headers_mut().remove(ETAG);
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        *response.status_mut() = refusal.status();
+        let headers = response.headers_mut();
+        headers.remove(ETAG);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        for name in [ALLOW, RETRY_AFTER] {
+            headers.extend(refusal.headers().get(&name).map(|value| (name, value.clone())));
+        }
         response
     }
 }
@@ -314,15 +325,14 @@ fn refusal(status: StatusCode, code: &str, message: &str) -> Response {
 /// The per-address limit on tokens.
 pub(crate) struct TokenLimit {
     limiter: RateLimiter<u64, DashMapStateStore<u64>, DefaultClock>,
-    /// Keyed at random for each process: what is kept in memory is no address.
-    hasher: RandomState,
+    lines: Lines,
 }
 
 impl TokenLimit {
     pub(crate) fn new() -> Self {
         let positive = |n| NonZeroU32::new(n).expect("the constants are positive");
         let quota = Quota::per_second(positive(TOKENS.0)).allow_burst(positive(TOKENS.1));
-        Self { limiter: RateLimiter::dashmap(quota), hasher: RandomState::new() }
+        Self { limiter: RateLimiter::dashmap(quota), lines: Lines::default() }
     }
 
     fn allows(&self, address: IpAddr) -> bool {
@@ -332,15 +342,7 @@ impl TokenLimit {
                 return false;
             }
         }
-        self.limiter.check_key(&self.key(address)).is_ok()
-    }
-
-    /// One key for each IPv4 address and for each IPv6 /64, which is what one line gets.
-    fn key(&self, address: IpAddr) -> u64 {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => self.hasher.hash_one(v4),
-            IpAddr::V6(v6) => self.hasher.hash_one(&v6.octets()[..8]),
-        }
+        self.limiter.check_key(&self.lines.of(address)).is_ok()
     }
 }
 

@@ -12,6 +12,7 @@ pub mod auth;
 pub mod bridge;
 pub mod certificate;
 pub mod config;
+pub mod crowd;
 pub mod greeting;
 pub mod http;
 pub mod media;

@@ -71,16 +71,27 @@ pub async fn read_rest<'a>(
 }
 
 /// Carries the datagrams of a stream whose first frame was read, until either side ends it.
-pub async fn carry(tcp: TcpStream, first: &[u8], remote: SocketAddr, plane: Arc<dyn MediaPlane>) {
+///
+/// # Errors
+/// What ended it: `PermissionDenied` for a first frame that is not authentic, `InvalidData` where no frame begins,
+/// `TimedOut` after silence.
+pub async fn carry(
+    tcp: TcpStream,
+    first: &[u8],
+    remote: SocketAddr,
+    plane: Arc<dyn MediaPlane>,
+) -> io::Result<()> {
     hold_little(&tcp);
     let (queue, waiting) = queue();
     // As the peer would name itself: behind a socket of both families it is seen as a mapped IPv6 address.
     let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-    let Some(inlet) = plane.carry(remote, first, Box::new(Outlet { queue })) else { return };
+    let inlet = plane
+        .carry(remote, first, Box::new(Outlet { queue }))
+        .ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))?;
     let (read, write) = tcp.into_split();
     tokio::select! {
-        _ = take_in(BufReader::new(read), inlet) => {}
-        _ = put_out(write, waiting) => {}
+        ended = take_in(BufReader::new(read), inlet) => ended,
+        ended = put_out(write, waiting) => ended,
     }
 }
 

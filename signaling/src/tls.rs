@@ -3,6 +3,7 @@
 //! never looks at what is said on them.
 
 use crate::certificate::{self, Certificate};
+use crate::crowd::{Crowd, Cut, HalfOpen, Place};
 use crate::http::Connection;
 use crate::media::MediaPlane;
 use crate::stream::{self, FRAME_BYTES_MAX};
@@ -10,6 +11,7 @@ use crate::turn;
 use anyhow::Context as _;
 use rustls::ServerConfig;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// Most connections at one time, idle ones included: a few for each of a thousand people, within the usual
-/// limit of open files.
+/// limit of open files. How many of them one line may have says [`crate::crowd`].
 pub const CONNECTIONS_MAX: usize = 4096;
 
 /// How long the first byte and the TLS handshake or the first frame may take.
@@ -46,13 +48,14 @@ pub struct Gate {
 impl Gate {
     /// Starts to accept; streams of media go to the plane. The task ends, and with it the listener, once the gate is
     /// dropped.
-    pub fn open(
+    pub(crate) fn open(
         listener: TcpListener,
         tls: Arc<ServerConfig>,
         plane: Arc<dyn MediaPlane>,
+        crowd: Arc<Crowd>,
     ) -> (Self, JoinHandle<()>) {
         let (sender, ready) = mpsc::channel(16);
-        let task = tokio::spawn(accept(listener, TlsAcceptor::from(tls), plane, sender));
+        let task = tokio::spawn(accept(listener, TlsAcceptor::from(tls), plane, crowd, sender));
         (Self { ready }, task)
     }
 }
@@ -78,6 +81,7 @@ async fn accept(
     listener: TcpListener,
     tls: TlsAcceptor,
     plane: Arc<dyn MediaPlane>,
+    crowd: Arc<Crowd>,
     ready: mpsc::Sender<(Stream, Connection)>,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -89,27 +93,15 @@ async fn accept(
         };
         match accepted {
             Ok((tcp, remote)) => {
-                let (tls, plane, ready) = (tls.clone(), Arc::clone(&plane), ready.clone());
-                tokio::spawn(async move {
-                    match timeout(HANDSHAKE, greet(tcp, tls)).await {
-                        Ok(Ok(Greeted::Served { wire, secure })) => {
-                            let stream = Stream { wire, idle: Box::pin(sleep(IDLE)), _place: place };
-                            // A gate that is closed takes nobody in.
-                            let _ = ready.send((stream, Connection { remote, secure })).await;
-                        }
-                        Ok(Ok(Greeted::Framed { tcp, first })) => {
-                            stream::carry(tcp, &first, remote, plane).await;
-                            drop(place);
-                        }
-                        Ok(Ok(Greeted::Turn { wire, head })) => {
-                            if let Some(server) = plane.turn() {
-                                turn::serve(wire, head, remote, server).await;
-                            }
-                            drop(place);
-                        }
-                        Ok(Err(_)) | Err(_) => {}
-                    }
-                });
+                let Some((counted, half_open)) = crowd.enter(remote.ip()) else { continue };
+                let entrant = Entrant { tcp, remote, half_open, place: (counted, place) };
+                tokio::spawn(let_in(
+                    entrant,
+                    tls.clone(),
+                    Arc::clone(&plane),
+                    Arc::clone(&crowd),
+                    ready.clone(),
+                ));
             }
             // Out of files, or the peer was gone already: the next one may fare better, in a moment.
             Err(error) => {
@@ -118,6 +110,58 @@ async fn accept(
             }
         }
     }
+}
+
+/// A connection of which nothing is known yet.
+struct Entrant {
+    tcp: TcpStream,
+    remote: SocketAddr,
+    half_open: HalfOpen,
+    place: (Place, OwnedSemaphorePermit),
+}
+
+/// Finds out what a connection is for and hands it over, or serves it until it ends.
+async fn let_in(
+    entrant: Entrant,
+    tls: TlsAcceptor,
+    plane: Arc<dyn MediaPlane>,
+    crowd: Arc<Crowd>,
+    ready: mpsc::Sender<(Stream, Connection)>,
+) {
+    let Entrant { tcp, remote, mut half_open, place } = entrant;
+    let greeted = tokio::select! {
+        greeted = timeout(HANDSHAKE, greet(tcp, tls)) => greeted.unwrap_or_else(|late| Err(late.into())),
+        () = half_open.crowded_out() => return,
+    };
+    let ended = match greeted {
+        Ok(Greeted::Served { wire, secure }) => {
+            let stream = Stream { wire, idle: Box::pin(sleep(IDLE)), _place: place };
+            // A gate that is closed takes nobody in.
+            let _ = ready.send((stream, Connection { remote, secure })).await;
+            return;
+        }
+        Ok(Greeted::Framed { tcp, first }) => {
+            // Its first frame is judged at once.
+            drop(half_open);
+            stream::carry(tcp, &first, remote, plane).await
+        }
+        Ok(Greeted::Turn { wire, head }) => match plane.turn() {
+            Some(server) => turn::serve(wire, head, remote, server, half_open).await,
+            None => Err(io::ErrorKind::PermissionDenied.into()),
+        },
+        Err(error) => Err(error),
+    };
+    let cut = ended.err().and_then(|error| match error.kind() {
+        io::ErrorKind::TimedOut => Some(Cut::Silent),
+        io::ErrorKind::InvalidData => Some(Cut::Senseless),
+        io::ErrorKind::PermissionDenied => Some(Cut::Unknown),
+        // They have ended by themselves.
+        _ => None,
+    });
+    if let Some(cut) = cut {
+        crowd.note(cut);
+    }
+    drop(place);
 }
 
 enum Greeted {
@@ -163,7 +207,7 @@ async fn greet(mut tcp: TcpStream, tls: TlsAcceptor) -> io::Result<Greeted> {
 pub struct Stream {
     wire: Wire,
     idle: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    _place: (Place, OwnedSemaphorePermit),
 }
 
 pub(crate) enum Wire {

@@ -4,6 +4,7 @@
 //! Knows nothing of what they mean. A stream that has no allocation ten seconds after its first bytes is cut, and so is
 //! one in which nobody can tell any more where a message begins. Its queue is the same as that of other media over TCP.
 
+use crate::crowd::HalfOpen;
 use crate::stream::{self, Queue};
 use crate::tls::{HANDSHAKE, Wire};
 use asamblea_sfu_io::carrier::Carriage;
@@ -22,8 +23,19 @@ pub(crate) const ALLOCATE: u16 = 0x0003;
 /// Requests before an allocation: one without credentials, one with, and a few for a nonce that grew stale.
 const REQUESTS_MAX: usize = 6;
 
-/// Serves a client until it ends or its allocation does. `head` was read of the stream already.
-pub(crate) async fn serve(wire: Wire, head: Vec<u8>, remote: SocketAddr, server: Arc<TurnServer>) {
+/// Serves a client until it ends or its allocation does. `head` was read of the stream already; it is half-open until it
+/// has an allocation.
+///
+/// # Errors
+/// What ended it: `PermissionDenied` without an allocation, `InvalidData` where no message begins, `TimedOut` after
+/// silence.
+pub(crate) async fn serve(
+    wire: Wire,
+    head: Vec<u8>,
+    remote: SocketAddr,
+    server: Arc<TurnServer>,
+    half_open: HalfOpen,
+) -> io::Result<()> {
     stream::hold_little(wire.tcp());
     // As the client would name itself: behind a socket of both families it is seen as a mapped IPv6 address.
     let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
@@ -31,8 +43,8 @@ pub(crate) async fn serve(wire: Wire, head: Vec<u8>, remote: SocketAddr, server:
     let (read, write) = tokio::io::split(wire);
     let messages = BufReader::new(Cursor::new(head).chain(read));
     tokio::select! {
-        _ = take_in(messages, queue, remote, server) => {}
-        _ = stream::put_out(write, waiting) => {}
+        ended = take_in(messages, queue, remote, server, half_open) => ended,
+        ended = stream::put_out(write, waiting) => ended,
     }
 }
 
@@ -41,9 +53,14 @@ async fn take_in(
     queue: Queue,
     remote: SocketAddr,
     server: Arc<TurnServer>,
+    mut half_open: HalfOpen,
 ) -> io::Result<()> {
     let mut room = [0; MESSAGE_BYTES_MAX];
-    let mut client = timeout(HANDSHAKE, admit(&mut messages, &mut room, queue, remote, server)).await??;
+    let mut client = tokio::select! {
+        client = timeout(HANDSHAKE, admit(&mut messages, &mut room, queue, remote, server)) => client??,
+        () = half_open.crowded_out() => return Ok(()),
+    };
+    drop(half_open);
     loop {
         let message = timeout_at(client.expires_at().into(), read(&mut messages, &mut room)).await??;
         if !client.handle(message) {

@@ -464,6 +464,11 @@ async fn a_person_gets_a_page_for_what_is_not_there_and_a_program_a_code() {
         ("GET", "/unknown.png", 404, "not_found"),
         ("GET", "/assets/unknown.js", 404, "not_found"),
         ("POST", "/plaza", 405, "method_not_allowed"),
+        ("GET", "/api/unknown", 404, "not_found"),
+        ("GET", "/api/meetings/plaza/token", 405, "method_not_allowed"),
+        ("POST", "/api/health", 405, "method_not_allowed"),
+        ("GET", "/api/socket", 426, "upgrade_required"),
+        ("POST", "/api/meetings/p%00/token", 400, "invalid_name"),
     ] {
         let (shown, head, body) = world.http(method, path, person).await;
         assert_eq!(shown, status, "{method} {path}");
@@ -476,15 +481,17 @@ async fn a_person_gets_a_page_for_what_is_not_there_and_a_program_a_code() {
         let refusal: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!((shown, refusal["code"].as_str()), (status, Some(code)), "{method} {path}");
     }
-    for (method, path, status, code) in [
-        ("GET", "/api/unknown", 404, "not_found"),
-        ("GET", "/api/meetings/plaza/token", 405, "method_not_allowed"),
-        ("POST", "/api/health", 405, "method_not_allowed"),
-    ] {
-        let (shown, _, body) = world.http(method, path, person).await;
-        let refusal: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-        assert_eq!((shown, refusal["code"].as_str()), (status, Some(code)), "the API speaks to programs");
+    let elsewhere = format!("{person}Origin: https://elsewhere.example\r\n");
+    let (shown, head, _) = world.http("GET", "/api/links", &elsewhere).await;
+    assert!(shown == 403 && head.contains("content-type: text/html"), "{head}");
+    for _ in 0..200 {
+        let (shown, head, _) = world.http("POST", "/api/meetings/plaza/token", person).await;
+        if shown == 429 {
+            assert!(head.contains("content-type: text/html") && head.contains("retry-after: 5"), "{head}");
+            return;
+        }
     }
+    panic!("nobody asks for two hundred tokens at once");
 }
 
 #[tokio::test]

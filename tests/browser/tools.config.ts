@@ -12,7 +12,7 @@ export default defineConfig<object, { cast: BrowserName[] }>({
   expect: { timeout: 60_000 },
   reporter: 'list',
   projects: [
-    { name: 'firefox', testIgnore: 'screenshots.tool.ts', use: { cast: ['firefox'] } },
+    { name: 'firefox', use: { cast: ['firefox'] } },
     { name: 'chromium', use: { cast: ['chromium'] } },
   ],
 });

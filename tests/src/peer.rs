@@ -4,6 +4,7 @@
 //! runs over real sockets and in a simulation. It sends stamped packets (see [`crate::stamp`]) that have the shape
 //! of Opus and VP8 and reports the stamps that it receives.
 
+use crate::keys::{self, Keys};
 use crate::stamp::{STAMP_BYTES, Stamp};
 use asamblea_seam::{Mid as SeamMid, UpKind, UpLine};
 use std::collections::{BTreeMap, VecDeque};
@@ -37,6 +38,8 @@ pub struct Received {
     pub marker: bool,
     /// The 15-bit picture id and the TL0PICIDX of a VP8 packet.
     pub picture: Option<(u16, u8)>,
+    /// The transport-wide number (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+    pub transport_number: Option<u16>,
     /// What the sender wrote.
     pub stamp: Stamp,
 }
@@ -92,6 +95,7 @@ pub struct Peer {
     datagrams: VecDeque<Datagram>,
     events: VecDeque<PeerEvent>,
     wake: Instant,
+    keys: Option<Keys>,
 }
 
 impl Peer {
@@ -100,7 +104,7 @@ impl Peer {
     /// # Panics
     /// When the address is none that ICE can use.
     pub fn new(now: Instant, number: u32, local: SocketAddr) -> Self {
-        str0m::crypto::from_feature_flags().install_process_default();
+        keys::provider().install_process_default();
         let mut rtc = Rtc::builder()
             .clear_codecs()
             .enable_opus(true, false)
@@ -122,6 +126,7 @@ impl Peer {
             datagrams: VecDeque::new(),
             events: VecDeque::new(),
             wake: now,
+            keys: None,
         }
     }
 
@@ -327,6 +332,12 @@ impl Peer {
         self.handle_timeout(now);
     }
 
+    /// An RTCP compound of the caller's own making under this client's keys; `None` before the handshake, or when it
+    /// has no header. Its first SSRC should be none that the client reports under: each counts its packets by itself.
+    pub fn seal_rtcp(&mut self, compound: &[u8]) -> Option<Vec<u8>> {
+        self.keys.as_mut()?.seal_rtcp(compound)
+    }
+
     fn payload_type(&self, codec: Codec) -> str0m::media::Pt {
         self.rtc
             .codec_config()
@@ -346,6 +357,7 @@ impl Peer {
                 Ok(Output::Event(event)) => self.note(event),
                 Ok(Output::Timeout(wake)) => {
                     self.wake = wake;
+                    self.keys = keys::taken().or(self.keys.take());
                     return;
                 }
                 Err(_) => {
@@ -384,6 +396,7 @@ impl Peer {
                     timestamp: packet.header.timestamp,
                     marker: packet.header.marker,
                     picture,
+                    transport_number: packet.header.ext_vals.transport_cc,
                     stamp,
                 })
             }

@@ -18,7 +18,7 @@ use sansio::Protocol;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -72,15 +72,18 @@ pub struct Relayed {
 }
 
 impl Relayed {
-    /// Gets an allocation.
+    /// Gets an allocation of a relay on this machine.
     ///
     /// # Errors
     /// What the network or the relay said instead.
-    pub async fn allocate(port: u16, way: Way, credentials: RelayCredentials) -> anyhow::Result<Self> {
-        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    pub async fn allocate(
+        server: SocketAddr,
+        way: Way,
+        credentials: RelayCredentials,
+    ) -> anyhow::Result<Self> {
         let (transport, local, transport_protocol) = match way {
             Way::Udp => {
-                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+                let socket = UdpSocket::bind((server.ip(), 0)).await?;
                 let local = socket.local_addr()?;
                 (Transport::Udp(socket), local, TransportProtocol::UDP)
             }
@@ -195,6 +198,19 @@ impl Relayed {
             let _ = relay.send_to(now, datagram, peer);
         }
         self.flush()
+    }
+
+    /// Writes bytes to the stream to the relay as they are, whatever they say.
+    ///
+    /// # Errors
+    /// When there is no stream, or it has ended.
+    pub fn write(&self, bytes: &[u8]) -> anyhow::Result<()> {
+        match &self.transport {
+            Transport::Udp(_) => bail!("no stream"),
+            Transport::Stream { outbox, .. } => {
+                outbox.send(bytes.to_vec()).map_err(|_| anyhow!("the stream has ended"))
+            }
+        }
     }
 
     fn note_events(&mut self) {

@@ -4,7 +4,7 @@
 use asamblea::{Bridge, Config};
 use asamblea_tests::bot::{Bot, BotConfig, PATIENCE, relay_credentials};
 use asamblea_tests::turn::{RelayCredentials, Relayed, Way};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -15,9 +15,29 @@ async fn bridge() -> Bridge {
     Bridge::start(config).await.expect("the bridge starts")
 }
 
+fn address(bridge: &Bridge) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, bridge.port()).into()
+}
+
 async fn join(bridge: &Bridge, number: u32, relayed: Option<Way>) -> Bot {
     let config = BotConfig { relayed, ..BotConfig::new(bridge.port(), "walls", number) };
     Bot::join(config).await.expect("the bridge lets it in")
+}
+
+/// The same, where the bridge is reached at an address of one's choice.
+async fn join_at(bridge: SocketAddr, number: u32, way: Way) -> Bot {
+    let config =
+        BotConfig { host: bridge.ip(), relayed: Some(way), ..BotConfig::new(bridge.port(), "walls", number) };
+    Bot::join(config).await.expect("the bridge lets it in")
+}
+
+/// Everyone gets media of all others; their numbers are their places, from 1.
+async fn everyone_flows(people: &[Bot]) {
+    for (place, bot) in people.iter().enumerate() {
+        for other in (0..people.len()).filter(|other| *other != place) {
+            bot.until_flowing(other as u32 + 1).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,6 +66,52 @@ async fn who_has_nothing_but_tls_meets_who_has_udp_whether_they_name_the_protoco
     bridge.stop().await;
 }
 
+/// Who names no family gets IPv4 (RFC 8656 section 7.2), over whatever they came: what is relayed stays in the process.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_relay_is_reached_over_ipv6_and_leads_to_ipv4() {
+    let bridge = bridge().await;
+    let over_ipv6 = SocketAddr::from((Ipv6Addr::LOCALHOST, bridge.port()));
+    let mut people = vec![join(&bridge, 1, None).await];
+    for (number, way) in [(2, Way::Udp), (3, Way::Tcp), (4, Way::Tls { is_named: false })] {
+        people.push(join_at(over_ipv6, number, way).await);
+    }
+    everyone_flows(&people).await;
+    for person in &people[1..] {
+        let (from, to) = person.seen().path.expect("a path");
+        assert!(from.is_ipv4() && to.is_ipv4() && from.port() != to.port(), "{from} to {to}");
+    }
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_ipv6_alone_the_relay_leads_to_it() {
+    let config = Config { port: 0, bind: Some(Ipv6Addr::LOCALHOST.into()), ..Config::default() };
+    let bridge = Bridge::start(config).await.expect("the bridge starts");
+    let address = SocketAddr::from((Ipv6Addr::LOCALHOST, bridge.port()));
+    let mut people = Vec::new();
+    for (number, way) in [(1, Way::Udp), (2, Way::Tcp), (3, Way::Tls { is_named: true })] {
+        people.push(join_at(address, number, way).await);
+    }
+    everyone_flows(&people).await;
+    for person in &people {
+        let (from, to) = person.seen().path.expect("a path");
+        assert_eq!((from.ip(), to), (address.ip(), address));
+        assert_ne!(from.port(), to.port(), "one that stands for the allocation");
+    }
+    // Its own address in whatever notation, and the rest of the world: no.
+    let credentials = relay_credentials(address, "walls").await.expect("a token");
+    let mut relayed = Relayed::allocate(address, Way::Udp, credentials).await.expect("an allocation");
+    assert!(relayed.relayed().is_ipv6());
+    assert!(relayed.allows(address).await.expect("an answer"));
+    for other in
+        ["[::2]:22", "[::ffff:127.0.0.1]:53", "[64:ff9b::7f00:1]:53", "[ff02::1]:5353", "127.0.0.1:22"]
+    {
+        let other: SocketAddr = other.parse().expect("an address");
+        assert!(!relayed.allows(other).await.expect("an answer"), "{other}");
+    }
+    bridge.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_goes_on_while_a_relayed_member_vanishes_and_another_comes() {
     let bridge = bridge().await;
@@ -62,8 +128,8 @@ async fn a_call_goes_on_while_a_relayed_member_vanishes_and_another_comes() {
 async fn the_relay_leads_to_the_bridges_own_port_and_nowhere_else() {
     let bridge = bridge().await;
     for way in [Way::Udp, Way::Tcp] {
-        let credentials = relay_credentials(bridge.port(), "walls").await.expect("a token");
-        let mut relayed = Relayed::allocate(bridge.port(), way, credentials).await.expect("an allocation");
+        let credentials = relay_credentials(address(&bridge), "walls").await.expect("a token");
+        let mut relayed = Relayed::allocate(address(&bridge), way, credentials).await.expect("an allocation");
         assert!(relayed.allows((Ipv4Addr::LOCALHOST, bridge.port()).into()).await.expect("an answer"));
         for other in ["127.0.0.2:22", "8.8.8.8:53", "169.254.169.254:80", "224.0.0.1:5353", "0.0.0.0:1"] {
             let other: SocketAddr = other.parse().expect("an address");
@@ -76,7 +142,7 @@ async fn the_relay_leads_to_the_bridges_own_port_and_nowhere_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_credentials_get_no_allocation() {
     let bridge = bridge().await;
-    let genuine = relay_credentials(bridge.port(), "walls").await.expect("a token");
+    let genuine = relay_credentials(address(&bridge), "walls").await.expect("a token");
     let (until, bound) = genuine.username.split_once(':').expect("until when, and for whom");
     let later = until.parse::<u64>().expect("seconds") + 1;
     let forged = [
@@ -86,10 +152,10 @@ async fn forged_credentials_get_no_allocation() {
     ];
     for way in [Way::Udp, Way::Tcp] {
         for credentials in &forged {
-            let refused = Relayed::allocate(bridge.port(), way, credentials.clone()).await;
+            let refused = Relayed::allocate(address(&bridge), way, credentials.clone()).await;
             assert!(refused.is_err(), "{credentials:?} over {way:?}");
         }
-        assert!(Relayed::allocate(bridge.port(), way, genuine.clone()).await.is_ok());
+        assert!(Relayed::allocate(address(&bridge), way, genuine.clone()).await.is_ok());
     }
     bridge.stop().await;
 }
@@ -114,11 +180,11 @@ impl Call {
     }
 
     fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.bridge.port()).into()
+        address(&self.bridge)
     }
 
     async fn credentials(&self) -> RelayCredentials {
-        relay_credentials(self.bridge.port(), "walls").await.expect("a token")
+        relay_credentials(self.address(), "walls").await.expect("a token")
     }
 
     /// Waits until a second of both voices has come that was sent after this.
@@ -184,20 +250,19 @@ async fn who_has_credentials_gets_so_many_allocations_and_no_more() {
     let mut held = Vec::new();
     for number in 0..24 {
         let way = if number % 2 == 0 { Way::Udp } else { Way::Tcp };
-        held.push(Relayed::allocate(call.bridge.port(), way, credentials.clone()).await.expect("within it"));
+        held.push(Relayed::allocate(call.address(), way, credentials.clone()).await.expect("within it"));
     }
     for way in [Way::Udp, Way::Tcp] {
-        let refused = Relayed::allocate(call.bridge.port(), way, credentials.clone()).await.err();
+        let refused = Relayed::allocate(call.address(), way, credentials.clone()).await.err();
         let refused = refused.expect("beyond it").to_string();
         assert!(refused.contains("486"), "{refused}");
     }
     // Another's are another's; and what a stream held is free again when it has ended.
     let other = call.credentials().await;
-    Relayed::allocate(call.bridge.port(), Way::Udp, other).await.expect("its own quota");
+    Relayed::allocate(call.address(), Way::Udp, other).await.expect("its own quota");
     held.pop();
-    let again = async {
-        while Relayed::allocate(call.bridge.port(), Way::Udp, credentials.clone()).await.is_err() {}
-    };
+    let again =
+        async { while Relayed::allocate(call.address(), Way::Udp, credentials.clone()).await.is_err() {} };
     timeout(PATIENCE, again).await.expect("room again");
     call.ends_unharmed(since).await;
 }
@@ -232,7 +297,7 @@ async fn streams_that_lie_about_their_messages_are_cut_and_silent_ones_only_take
     }
     // The door is open to others all the while.
     let credentials = call.credentials().await;
-    Relayed::allocate(call.bridge.port(), Way::Tcp, credentials).await.expect("an allocation");
+    Relayed::allocate(call.address(), Way::Tcp, credentials).await.expect("an allocation");
     call.ends_unharmed(since).await;
 }
 
@@ -242,8 +307,7 @@ async fn noise_through_an_allocation_reaches_nobody() {
     let since = Instant::now();
     for way in [Way::Udp, Way::Tcp] {
         let credentials = call.credentials().await;
-        let mut mallory =
-            Relayed::allocate(call.bridge.port(), way, credentials).await.expect("an allocation");
+        let mut mallory = Relayed::allocate(call.address(), way, credentials).await.expect("an allocation");
         assert!(mallory.allows(call.address()).await.expect("an answer"));
         // What is no authentic check opens no path, whatever it looks like.
         for number in 0..2_000_u32 {

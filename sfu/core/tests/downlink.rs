@@ -286,6 +286,9 @@ fn a_way_that_becomes_longer_is_not_taken_for_a_narrow_one_for_long() {
         let run = run(seed, 60, 1e6, |ms| Line { delay_ms: delay_ms(ms), ..Line::of(3e6) });
         let estimate = run.mean(32_000, 60_000, |s| s.estimate_bps);
         assert!(estimate > 0.8e6, "seed {seed}: {estimate}");
+        // Nothing is lost and delay is steady: no queue would be.
+        let back = run.between(20_500, 60_000).find(|s| s.estimate_bps > 0.8e6).map(|s| s.ms - 20_000);
+        assert!(back.is_some_and(|ms| ms <= 2_000), "seed {seed}: back after {back:?} ms");
     }
 }
 

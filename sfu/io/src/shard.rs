@@ -12,6 +12,7 @@ use crate::port::LocalPort;
 use crate::stats::{ShardCounters, ShardStats};
 use asamblea_seam::{Event, PeerId};
 use asamblea_sfu_core::shard::{Output, Shard, ShardCommand};
+use asamblea_sfu_core::stats::RoomCounters;
 use asamblea_sfu_core::transport::{CarrierId, PathId, Remote};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -49,6 +50,9 @@ const READY_MAX: usize = 256;
 /// a living path has a consent check every six seconds at most (RFC 7675 section 5.1).
 const SILENT: Duration = Duration::from_secs(10);
 
+/// How often at most it is told what rooms have counted: it walks all of them.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
 const WAKE: Token = Token(usize::MAX);
 
 /// What the loop drives: [`Shard`], or a script in tests. The contract is the one of [`Shard`].
@@ -74,6 +78,8 @@ pub trait Heart {
     fn poll_event(&mut self) -> Option<Event>;
     /// See [`Shard::poll_timeout`].
     fn poll_timeout(&self) -> Option<Instant>;
+    /// See [`Shard::room_counters`].
+    fn room_counters(&self) -> RoomCounters;
 }
 
 impl Heart for Shard {
@@ -109,6 +115,9 @@ impl Heart for Shard {
     }
     fn poll_timeout(&self) -> Option<Instant> {
         self.poll_timeout().map(|wake| wake.at)
+    }
+    fn room_counters(&self) -> RoomCounters {
+        self.room_counters()
     }
 }
 
@@ -300,6 +309,8 @@ fn run<H: Heart>(
                 carried: HashMap::new(),
                 by_carrier: HashMap::new(),
                 newcomers: Vec::new(),
+                earlier: counters.rooms(),
+                told_at: None,
             }
             .run(&mut poll)
         }));
@@ -342,6 +353,10 @@ struct Loop<'a, H: Heart> {
     by_carrier: HashMap<CarrierId, PathId>,
     /// Carriers whose first check came in this turn; those for which the heart opens no path end with it.
     newcomers: Vec<(CarrierId, Box<dyn Carrier>)>,
+    /// What the rooms of hearts before this one had counted.
+    earlier: RoomCounters,
+    /// When it was last told what rooms have counted.
+    told_at: Option<Instant>,
 }
 
 struct Carried {
@@ -391,6 +406,17 @@ impl<H: Heart> Loop<'_, H> {
             }
             self.receive(now, &mut inbox);
             self.flush(now, poll);
+            self.tell_rooms(now);
+        }
+    }
+
+    fn tell_rooms(&mut self, now: Instant) {
+        if self.told_at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_EVERY) {
+            let mut sum = self.earlier;
+            sum += self.heart.room_counters();
+            if self.counters.set_rooms(sum) {
+                self.told_at = Some(now);
+            }
         }
     }
 

@@ -1,9 +1,11 @@
 //! What the sockets and threads count, readable from any thread.
 //!
 //! Each set of counters has one writer, the thread it belongs to; readers see each number at some recent moment,
-//! not all of them at the same one. Never a lock, never an address.
+//! not all of them at the same one. Never a lock that a shard waits for, never an address.
 
+use asamblea_sfu_core::stats::RoomCounters;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 /// A number with one writer and many readers.
 #[derive(Debug, Default)]
@@ -162,6 +164,8 @@ pub struct ShardStats {
     pub sockets: SocketStats,
     /// Datagrams per send.
     pub runs: RunHistogram,
+    /// What its rooms have done: as of the shard's last turn, or up to a second before.
+    pub rooms: RoomCounters,
 }
 
 /// The media plane since its start.
@@ -184,6 +188,7 @@ pub struct PlaneStats {
 pub(crate) struct ShardCounters {
     pub(crate) sockets: SocketCounters,
     runs: [Counter; RUN_BUCKETS.len()],
+    rooms: Mutex<RoomCounters>,
 }
 
 impl ShardCounters {
@@ -196,8 +201,22 @@ impl ShardCounters {
         self.runs[bucket].add(1);
     }
 
+    /// Replaces what the rooms have done. False if someone reads it just now: the next turn will do.
+    pub(crate) fn set_rooms(&self, rooms: RoomCounters) -> bool {
+        self.rooms.try_lock().map(|mut told| *told = rooms).is_ok()
+    }
+
+    /// What the rooms had done when it was last told.
+    pub(crate) fn rooms(&self) -> RoomCounters {
+        *self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn snapshot(&self) -> ShardStats {
-        ShardStats { sockets: self.sockets.snapshot(), runs: std::array::from_fn(|i| self.runs[i].get()) }
+        ShardStats {
+            sockets: self.sockets.snapshot(),
+            runs: std::array::from_fn(|i| self.runs[i].get()),
+            rooms: self.rooms(),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-// A line to the bridge that can be cut: carries TCP (pages, signaling) and leaves UDP (media) alone.
+// A line to the bridge that can be cut: carries TCP (pages, signaling, the relay) and leaves UDP alone.
 
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 
@@ -41,6 +41,15 @@ export class Line {
   cut(): void {
     this.#isCut = true;
     for (const socket of this.#sockets) socket.destroy();
+  }
+
+  /**
+   * What goes with the network that it was made in: nobody is told, and nothing comes through these connections any
+   * more. No new one is taken until it is mended.
+   */
+  strand(): void {
+    this.#isCut = true;
+    for (const socket of this.#sockets) socket.unpipe().pause();
   }
 
   mend(): void {

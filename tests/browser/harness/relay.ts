@@ -6,10 +6,12 @@ import type { Person } from './person.ts';
 export interface Walls {
   /** A scheme and transport, such as `turn udp` or `turns tcp`. */
   way: string;
+  /** Where on this machine the relay is reached instead: the port of a line to it. */
+  port?: number;
 }
 
 /** Runs in the page, before anything of the page's own. */
-export function relayOnly({ way }: Walls): void {
+export function relayOnly({ way, port }: Walls): void {
   const connections: RTCPeerConnection[] = [];
   Object.assign(globalThis, { __connections: connections });
   const [scheme, transport] = way.split(' ');
@@ -19,7 +21,8 @@ export function relayOnly({ way }: Walls): void {
         ...server,
         urls: [server.urls]
           .flat()
-          .filter((url) => url.startsWith(`${scheme}:`) && url.endsWith(`transport=${transport}`)),
+          .filter((url) => url.startsWith(`${scheme}:`) && url.endsWith(`transport=${transport}`))
+          .map((url) => (port === undefined ? url : `${scheme}:127.0.0.1:${port}?transport=${transport}`)),
       }));
       super({ ...configuration, iceServers, iceTransportPolicy: 'relay' });
       connections.push(this);
@@ -74,7 +77,7 @@ export function watchWays(): void {
   } as typeof RTCPeerConnection;
 }
 
-/** What the connections in use run over: the kind of their own end and how that reaches its relay. */
+/** What the connections in use run over: the kind of their own end, and what that reaches its relay or the bridge by. */
 export async function ways(person: Person): Promise<string[]> {
   return person.page.evaluate(async () => {
     const used = new Set<string>();
@@ -85,9 +88,15 @@ export async function ways(person: Person): Promise<string[]> {
         (one) => one.type === 'candidate-pair' && one.nominated && one.state === 'succeeded',
       )) {
         const local = stats.find((one) => one.id === pair.localCandidateId);
-        used.add(`${String(local?.candidateType)} ${String(local?.relayProtocol)}`);
+        const remote = stats.find((one) => one.id === pair.remoteCandidateId);
+        used.add(`${String(local?.candidateType)} ${String(local?.relayProtocol ?? remote?.protocol)}`);
       }
     }
     return [...used];
   });
+}
+
+/** What they run over alone. */
+export async function transports(person: Person): Promise<string[]> {
+  return [...new Set((await ways(person)).map((way) => way.split(' ')[1]!))];
 }

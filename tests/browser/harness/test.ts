@@ -114,7 +114,7 @@ export const test = base.extend<TestFixtures, WorkerFixtures>({
 
 /** What browsers write on their own when a connection fails. */
 function isOfALostLine(text: string): boolean {
-  return /ERR_(CONNECTION|EMPTY_RESPONSE|NETWORK|SOCKET_NOT_CONNECTED)|Failed to load resource|can.t establish a connection|was interrupted/i.test(
+  return /ERR_(CONNECTION|EMPTY_RESPONSE|NETWORK|SOCKET_NOT_CONNECTED)|Failed to load resource|can.t establish a connection|was interrupted|closed before receiving a handshake/i.test(
     text,
   );
 }

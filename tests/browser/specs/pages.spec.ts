@@ -214,6 +214,18 @@ test('a phone’s width is enough', async ({ seat, link }) => {
   const berta = await seat();
   await ana.join(link);
   await berta.join(link);
+  // What is said on the way covers nobody's name.
+  const covered = () =>
+    ana.page.evaluate(() => {
+      const boxes = (selector: string) =>
+        [...document.querySelectorAll(selector)].map((element) => element.getBoundingClientRect());
+      const [said, names] = [boxes('[role=log] > *'), boxes('.plate')];
+      if (said.length === 0 || names.length < 2) return 'not yet';
+      const meets = (a: DOMRect, b: DOMRect) =>
+        a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+      return names.filter((name) => said.some((box) => meets(box, name))).length;
+    });
+  await expect.poll(covered).toBe(0);
   await expectEveryoneMeets([ana, berta]);
   for (const name of ['Mute microphone', 'Turn off camera', 'Share screen', 'Leave']) {
     await expect(ana.button(name)).toBeInViewport({ ratio: 1 });

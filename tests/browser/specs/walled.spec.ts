@@ -1,15 +1,10 @@
 // Browsers that are walled in by a setting of their own or by their network, and left to find the way by themselves.
 
 import { expect, test } from '@playwright/test';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { startBridge } from '../harness/bridge.ts';
-import { launch } from '../harness/browsers.ts';
+import { CERTIFIED, launch, withTrusting } from '../harness/browsers.ts';
 import { expectEveryoneMeets, Person } from '../harness/person.ts';
 import { relayOnly, watchWays, ways } from '../harness/relay.ts';
-
-/** For `localhost`, signed by nobody: of no worth but to tests. */
-const FIXTURES = join(dirname(fileURLToPath(import.meta.url)), '../fixtures');
 
 test('a Firefox that is set to relayed candidates only, as Mullvad Browser is, meets one that is not', async () => {
   const bridge = await startBridge();
@@ -29,24 +24,22 @@ test('a Firefox that is set to relayed candidates only, as Mullvad Browser is, m
   }
 });
 
-test('where nothing but TLS gets out the call goes through it', async () => {
-  const files = [
-    '--tls-cert',
-    join(FIXTURES, 'localhost.pem'),
-    '--tls-key',
-    join(FIXTURES, 'localhost-key.pem'),
-  ];
-  const bridge = await startBridge(...files);
-  const browser = await launch('chromium', {}, ['--ignore-certificate-errors']);
-  try {
-    const people = [await Person.at(browser, 0), await Person.at(browser, 1)];
-    await people[0]!.page.addInitScript(relayOnly, { way: 'turns tcp' });
-    for (const person of people) await person.join(`https://localhost:${bridge.port}/tls-only`);
-    await expectEveryoneMeets(people);
-    expect(await ways(people[0]!)).toEqual(['relay tls']);
-    for (const person of people) expect(person.complaints).toEqual([]);
-  } finally {
-    await browser.close();
-    await bridge.program.stop();
-  }
-});
+for (const name of ['firefox', 'chromium'] as const) {
+  test(`where nothing but TLS gets out the call goes through it in ${name}`, async () => {
+    const bridge = await startBridge(...CERTIFIED);
+    try {
+      await withTrusting(name, async (browser) => {
+        const people = [await Person.at(browser, 0), await Person.at(browser, 1)];
+        for (const person of people) await person.page.addInitScript(relayOnly, { way: 'turns tcp' });
+        for (const person of people) await person.join(`https://localhost:${bridge.port}/tls-only`);
+        await expectEveryoneMeets(people);
+        for (const person of people) {
+          expect(await ways(person)).toEqual(['relay tls']);
+          expect(person.complaints).toEqual([]);
+        }
+      });
+    } finally {
+      await bridge.program.stop();
+    }
+  });
+}

@@ -1,6 +1,7 @@
 // Behind walls that let no UDP out, the meeting is reached over TCP on the same port.
 
-import { expectEveryoneMeets, type Person } from '../harness/person.ts';
+import { expectEveryoneMeets } from '../harness/person.ts';
+import { transports } from '../harness/relay.ts';
 import { expect, test } from '../harness/test.ts';
 
 /** Takes the UDP candidates out of every answer, so that only TCP is left. */
@@ -20,29 +21,10 @@ function blockUdp(): void {
   } as typeof RTCPeerConnection;
 }
 
-/** What the connections in use run over. */
-async function protocols(person: Person): Promise<string[]> {
-  return person.page.evaluate(async () => {
-    const used = new Set<string>();
-    const connections = (globalThis as unknown as { __connections: RTCPeerConnection[] }).__connections;
-    for (const connection of connections) {
-      const stats = [...(await connection.getStats()).values()] as Record<string, unknown>[];
-      const pairs = stats.filter(
-        (one) => one.type === 'candidate-pair' && one.nominated && one.state === 'succeeded',
-      );
-      for (const pair of pairs) {
-        const remote = stats.find((one) => one.id === pair.remoteCandidateId);
-        used.add(String(remote?.protocol));
-      }
-    }
-    return [...used];
-  });
-}
-
 test('people who have only TCP meet people who have UDP', async ({ seat, link }) => {
   const [ana, berta, carlos] = [await seat(), await seat(), await seat()];
   for (const behind of [ana, berta]) await behind.page.addInitScript(blockUdp);
   for (const person of [ana, berta, carlos]) await person.join(link);
   await expectEveryoneMeets([ana, berta, carlos]);
-  for (const behind of [ana, berta]) expect(await protocols(behind)).toEqual(['tcp']);
+  for (const behind of [ana, berta]) expect(await transports(behind)).toEqual(['tcp']);
 });

@@ -1,4 +1,4 @@
-// Chromium alone: WebDriver BiDi cannot ask Firefox for a dark page.
+// What every screen looks like. See screenshots.mjs.
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -37,12 +37,18 @@ for (const [language, words] of Object.entries(WORDS)) {
         mkdirSync(folder, { recursive: true });
         const ana = await seat({ context: { locale: words.locale, viewport, colorScheme } });
         const { page } = ana;
+        // A picture is taken with a style of Playwright's in the page, which the page's policy does not allow in Firefox.
+        ana.isProvoked = true;
         const take = (screen: string) =>
           page.screenshot({ path: join(folder, `${screen}-${language}-${size}-${colorScheme}.png`) });
 
         await ana.open(`http://localhost:${bridge.port}/`);
         await expect(ana.button(words.newMeeting)).toBeVisible();
         await take('start');
+
+        await ana.open(`http://localhost:${bridge.port}/unknown.png`);
+        await expect(page.getByRole('heading')).toBeVisible();
+        await take('wrong-address');
 
         await ana.open(link);
         const colours = () => page.evaluate(() => window.__oracle.see().map((seen) => seen.colour));
@@ -58,6 +64,7 @@ for (const [language, words] of Object.entries(WORDS)) {
         await berta.join(link);
         await carlos.join(link);
         await carlos.press('Turn off camera');
+        await take('joined');
         await ana.expectSees([berta]);
         await take('meeting');
 

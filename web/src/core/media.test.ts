@@ -201,6 +201,57 @@ describe('a server that makes place for another', () => {
     },
   );
 
+  test('goes on playing the old until everyone’s voice has come over', async () => {
+    const berta = member(3, 'Berta', 'microphone');
+    const muted = member(4, 'Carla', 'camera');
+    const call = await Call.joined([ANA, berta, muted]);
+    await call.say({ type: 'bye', reason: 'moving' });
+    call.browser.socket.open();
+    await call.say(welcome([ANA]));
+    await call.answer();
+    const [old, fresh] = call.browser.peers;
+    fresh?.become('connected');
+    const playing = () => call.meeting.audios.value[0]?.getTracks() as unknown[];
+    fresh?.flow(3);
+    fresh?.flow(8);
+    expect(playing()).toEqual([old?.transceivers[3]?.receiver.track]);
+    await call.say({ type: 'joined', member: berta });
+    expect(playing()).toEqual([old?.transceivers[3]?.receiver.track]);
+    fresh?.flow(4);
+    expect(playing()).toEqual([fresh?.transceivers[3]?.receiver.track]);
+  });
+
+  test('plays a picture that came before the change though it is muted by then', async () => {
+    const call = await moving(true);
+    const [old, fresh] = call.browser.peers;
+    const playing = () => call.meeting.videos.value.get('2:camera')?.getTracks() as unknown[];
+    fresh?.flow(7);
+    const track = fresh?.transceivers[7]?.receiver.track;
+    if (!track) throw new Error('no such slot');
+    track.muted = true;
+    expect(playing()).toEqual([old?.transceivers[7]?.receiver.track]);
+    fresh?.become('connected');
+    fresh?.flow(3);
+    expect(playing()).toEqual([track]);
+  });
+
+  test('waits for the rest of the voices no longer than those who went ahead linger', async () => {
+    const call = await Call.joined([ANA, member(3, 'Berta', 'microphone')]);
+    await call.say({ type: 'bye', reason: 'moving' });
+    call.browser.socket.open();
+    await call.say(welcome([ANA]));
+    await call.answer();
+    const [old, fresh] = call.browser.peers;
+    // The browser may tell of sound before it tells that the transport is there.
+    fresh?.flow(3);
+    fresh?.become('connected');
+    const playing = () => call.meeting.audios.value[0]?.getTracks() as unknown[];
+    await call.browser.pass(1_400);
+    expect(playing()).toEqual([old?.transceivers[3]?.receiver.track]);
+    await call.browser.pass(100);
+    expect(playing()).toEqual([fresh?.transceivers[3]?.receiver.track]);
+  });
+
   test('does not wait for ever where nobody speaks', async () => {
     const call = await moving(true);
     const [old, fresh] = call.browser.peers;
@@ -347,6 +398,19 @@ describe('walls', () => {
     browser.peer.gathered(['1 1 udp 1 192.0.2.1 5000 typ host']);
     await browser.settle();
     expect(browser.peers).toHaveLength(1);
+  });
+
+  test('a relay that is out of reach is asked again soon', async () => {
+    const browser = behindWalls();
+    browser.local?.setItem('asamblea-relay', '{"isNeeded":true}');
+    const call = await Call.joined([ANA], browser);
+    browser.peer.become('failed');
+    await call.answer();
+    browser.peer.gathered([]);
+    await browser.pass(900);
+    expect(browser.peers).toHaveLength(1);
+    await browser.pass(200);
+    expect(browser.peers.map((peer) => servers(peer)?.length)).toEqual([1, 1]);
   });
 
   test('credentials that are old are fetched anew', async () => {

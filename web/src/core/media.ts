@@ -20,10 +20,12 @@ type MediaState = Extract<ServerMessage, { type: 'media' }>['state'];
 /** The loudest few; more voices at once are not understood. */
 const AUDIO_SLOTS = 4;
 /**
- * Beside one that plays, a new peer connection waits this long for something to play before it takes over: others may
- * be slow to move, and are heard on the old one until then. The old server ends after eight seconds.
+ * Beside one that plays, a new peer connection waits this long for everyone's voice before it takes over: others may be
+ * slow to move, and are heard on the old one until then. The old server ends after eight seconds.
  */
 const FLOW_MS_MAX = 5_000;
+/** After the first of them the others' are waited for no longer than this: who took over lingers a little longer. */
+const VOICES_MS_MAX = 1_500;
 /** For so long after that the old one goes on sending, to those who have not moved yet. */
 const LINGER_MS = 2_000;
 
@@ -34,6 +36,8 @@ export interface MediaHooks {
   /** What is sent now. */
   track(kind: Kind): MediaStreamTrack | null;
   relay(): Promise<RelayCredentials | null>;
+  /** How many others' microphones are on, of those too who are on their way back. */
+  voices(): number;
   /** An answer was taken: these are the video slots' m-lines. */
   onAnswered(videoMids: string[]): void;
   /** A new peer connection plays in the place of the one before. */
@@ -64,6 +68,10 @@ export class Media {
   #lingering: Peer | null = null;
   /** Whether the old one's server still serves it, so that it makes sense to send to both. */
   #isBeside = false;
+  /** On how many slots of the newest peer connection a voice has come; null before anything has. */
+  #voices: number | null = null;
+  /** Whether the rest of them is waited for already. */
+  #isHurried = false;
   /** Counts peer connections asked for, so that one that was given up while it waited is not made. */
   #generation = 0;
   #connection: RTCPeerConnectionState = 'new';
@@ -237,6 +245,8 @@ export class Media {
     if (this.#flowTimer !== null) this.env.clearTimer(this.#flowTimer);
     this.#flowTimer = null;
     this.#connection = 'new';
+    this.#voices = null;
+    this.#isHurried = false;
     this.#walls.handleNewPeer(relay !== null);
     const ifCurrent =
       <A extends unknown[]>(run: (...args: A) => void) =>
@@ -261,9 +271,12 @@ export class Media {
         },
         onGathered: ifCurrent((hasCandidates: boolean) => {
           if (this.#walls.handleGathered(hasCandidates)) void this.#tryRelay();
+          else if (!hasCandidates) this.#mending.handleNoWay(this.env.now());
+          this.#mend();
         }),
-        onFlow: ifCurrent(() => {
-          if (this.#connection === 'connected') this.#takeOver(peer, beside);
+        onFlow: ifCurrent((isVoice: boolean) => {
+          this.#voices = (this.#voices ?? 0) + (isVoice ? 1 : 0);
+          this.#handleFlow(peer, beside);
         }),
         onFailed: ifCurrent(() => {
           this.#mending.handleConnection('failed', this.env.now());
@@ -287,12 +300,27 @@ export class Media {
     if (state === 'connected') {
       if (peer === this.#playing) this.#hasPlayed = true;
       else if (!beside) this.#takeOver(peer, beside);
-      else this.#flowTimer ??= this.env.setTimer(() => this.#takeOver(peer, beside), FLOW_MS_MAX);
+      else {
+        this.#flowTimer ??= this.env.setTimer(() => this.#takeOver(peer, beside), FLOW_MS_MAX);
+        this.#handleFlow(peer, beside);
+      }
       void this.#rememberWay(peer);
     } else if (state === 'failed') {
       this.#walls.handleFailed();
     }
     this.#mend();
+  }
+
+  /** Takes over once every voice is here, or soon after the first. */
+  #handleFlow(peer: Peer, beside: boolean): void {
+    if (this.#voices === null || this.#connection !== 'connected') return;
+    if (!beside || this.#voices >= Math.min(AUDIO_SLOTS, this.hooks.voices())) {
+      this.#takeOver(peer, beside);
+    } else if (!this.#isHurried && this.#flowTimer !== null) {
+      this.#isHurried = true;
+      this.env.clearTimer(this.#flowTimer);
+      this.#flowTimer = this.env.setTimer(() => this.#takeOver(peer, beside), VOICES_MS_MAX);
+    }
   }
 
   /** The old server has ended: nothing is heard on it any more, whether or not the new one has something to play. */

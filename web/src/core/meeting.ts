@@ -90,6 +90,7 @@ class MeetingLogic implements Meeting {
       send: (message) => this.#send(message),
       track: (kind) => this.devices.track(kind),
       relay: () => this.#carrier?.relay() ?? Promise.resolve(null),
+      voices: () => this.people.value.filter((one) => !one.isSelf && one.present && one.microphone).length,
       onAnswered: (mids) => {
         this.#pictures.setMids(mids);
         this.#layOut();

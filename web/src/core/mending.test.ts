@@ -45,6 +45,28 @@ test('a failure is acted on at once: once by a restart, then by a new peer conne
   expect(mending.handleWake(2_000)).toBe('replace');
 });
 
+test('a restart that finds no way out is not waited for, nor is a new peer connection', () => {
+  const mending = connected();
+  mending.handleConnection('failed', 1_000);
+  expect(mending.handleWake(1_000)).toBe('restart-ice');
+  mending.handleNoWay(1_050);
+  mending.handleSignaled(1_100);
+  expect(run(mending, 0, 2_050), 'soon, whatever is answered').toEqual([[2_050, 'replace']]);
+  mending.handleSignaled(2_100);
+  mending.handleNoWay(2_150);
+  expect(mending.wakeAt, 'with growing waits').toBe(4_150);
+  expect(run(mending, 0, 4_150)).toEqual([[4_150, 'replace']]);
+  mending.handleSignaled(4_200);
+  mending.handleConnection('connected', 4_400);
+  expect(run(mending, 0, 60_000)).toEqual([]);
+});
+
+test('to look for ways out in vain means nothing while media flows', () => {
+  const mending = connected();
+  mending.handleNoWay(1_000);
+  expect(run(mending, 0, 60_000)).toEqual([]);
+});
+
 test('what never came up is not restarted but replaced, with growing waits, and people are told', () => {
   const mending = new Mending();
   const waits: number[] = [];

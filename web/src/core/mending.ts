@@ -13,6 +13,8 @@ const CONTRADICTION_MS_MAX = 2_000;
 const SILENT_RESTART_MS_MAX = 5_000;
 /** A silence is told only when the restart, which takes a few round trips, has not ended it. */
 const SILENCE_TOLD_MS = 3_500;
+/** From a look for ways out that found none to another try: the network is gone, or what the relay is asked with. */
+const NO_WAY_MS = 1_000;
 const REPLACE_DELAY_MS_MIN = 500;
 const REPLACE_DELAY_MS_MAX = 15_000;
 /** After this many new peer connections without success people are told; it goes on being tried. */
@@ -27,6 +29,7 @@ export class Mending {
   #failures = 0;
   #isRestarted = false;
   #isGivenUp = false;
+  #hasNoWay = false;
   #silentMs = 0;
 
   /** When to call `handleWake`; null for never. */
@@ -48,6 +51,7 @@ export class Mending {
   handleNewPeer(): void {
     this.#connection = 'new';
     this.#isRestarted = false;
+    this.#hasNoWay = false;
     this.#silentMs = 0;
     this.#due = null;
   }
@@ -68,8 +72,16 @@ export class Mending {
 
   /** An offer went out or its answer came: from here on a connection is due. */
   handleSignaled(now: number): void {
+    if (this.#hasNoWay) return;
     if (this.#connection !== 'connected') this.#plan('replace', now + CONNECT_MS_MAX);
     else if (this.#isSilent && this.#isRestarted) this.#plan('replace', now + SILENT_RESTART_MS_MAX);
+  }
+
+  /** The browser has looked for ways out, through the relay as well, and found none: no answer will help. */
+  handleNoWay(now: number): void {
+    if (this.#connection === 'connected' && !this.#isSilent) return;
+    this.#hasNoWay = true;
+    this.#plan('replace', now + Math.min(REPLACE_DELAY_MS_MAX, NO_WAY_MS * 2 ** this.#failures));
   }
 
   /** For how long nothing has come from the server while the browser may still think that all is well. */
@@ -93,6 +105,7 @@ export class Mending {
         // "Connected" is said of a restart before anything has come the new way.
         if (this.#isSilent) break;
         this.#isRestarted = false;
+        this.#hasNoWay = false;
         this.#due = null;
         break;
       case 'disconnected':
@@ -131,6 +144,7 @@ export class Mending {
     this.#due = null;
     if (remedy === 'restart-ice') {
       this.#isRestarted = true;
+      this.#hasNoWay = false;
       this.#plan('replace', now + (this.#isSilent ? SILENT_RESTART_MS_MAX : CONNECT_MS_MAX));
     } else if (this.#connection !== 'connected') {
       this.#failures += 1;

@@ -24,8 +24,8 @@ export interface PeerEvents {
   onConnection(state: RTCPeerConnectionState): void;
   /** The browser has looked for its own addresses, and found one or none. */
   onGathered(hasCandidates: boolean): void;
-  /** Something arrives on a slot. */
-  onFlow(): void;
+  /** Something arrives on a slot, for the first time. */
+  onFlow(isVoice: boolean): void;
   /** The browser could not do what it was asked to; the peer is of no more use. */
   onFailed(): void;
 }
@@ -47,6 +47,8 @@ export interface PeerStats {
 interface Line {
   role: Role;
   transceiver: RTCRtpTransceiver;
+  /** Whether anything has arrived on it. */
+  hasFlowed: boolean;
 }
 
 /** Smallest first. Together they stay below what a weak home uplink carries. */
@@ -206,7 +208,7 @@ export class Peer {
 
   #addLine(role: Role, kind: 'audio' | 'video', init: RTCRtpTransceiverInit): void {
     const transceiver = this.#connection.addTransceiver(kind, init);
-    const line = { role, transceiver };
+    const line = { role, transceiver, hasFlowed: false };
     this.#lines.push(line);
     this.#wire(line);
   }
@@ -219,15 +221,16 @@ export class Peer {
     if (line.role !== 'audio-slot' && line.role !== 'video-slot') return;
     const { track } = line.transceiver.receiver;
     track.onunmute = () => {
-      track.onunmute = null;
+      const isFirst = !line.hasFlowed;
+      line.hasFlowed = true;
       if (this.#isPlaying) this.#play(line);
-      this.events.onFlow();
+      if (isFirst) this.events.onFlow(line.role === 'audio-slot');
     };
     if (this.#isPlaying) this.#play(line);
   }
 
   /** Puts a slot's track in the stream of the slot with the same number. */
-  #play({ role, transceiver }: Line): void {
+  #play({ role, transceiver, hasFlowed }: Line): void {
     if (role !== 'audio-slot' && role !== 'video-slot') return;
     const streams = role === 'audio-slot' ? this.streams.audio : this.streams.video;
     const index = this.#lines
@@ -237,10 +240,13 @@ export class Peer {
     const { track } = transceiver.receiver;
     const old = stream.getTracks();
     if (old.includes(track)) return;
-    // A picture stays, standing still, until there is another to take its place.
-    if (role === 'video-slot' && track.muted && old.length > 0) return;
+    // A picture stays, standing still, until there is another to take its place. What has flowed may be muted again by
+    // the time it is to play, and no event says so once more.
+    if (role === 'video-slot' && track.muted && !hasFlowed && old.length > 0) return;
     for (const one of old) stream.removeTrack(one);
     stream.addTrack(track);
+    // Browsers tell of tracks that come from elsewhere only; who plays the stream has to know of this one.
+    stream.dispatchEvent(new Event('addtrack'));
   }
 
   /** One act on a sender after the other: which of two that overlap comes last is for the browser to choose otherwise. */

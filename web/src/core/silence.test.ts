@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { SAMPLE_MS, SILENT_MS, Silence } from './silence';
 
-/** A counter that is read every half second; `heard` says whether it has grown. */
+/** A counter that is read every quarter of a second; `heard` says whether it has grown. */
 class Counter {
   readonly silence = new Silence();
   bytes = 0;
@@ -22,15 +22,21 @@ class Counter {
 
 test('two seconds without a byte are a silence, and the first byte ends it', () => {
   const counter = new Counter().beating();
-  const readings = [1, 2, 3, 4].map(() => counter.read(false));
-  expect(readings).toEqual([500, 1_000, 1_500, SILENT_MS]);
+  const readings = Array.from({ length: 8 }, () => counter.read(false));
+  expect(readings).toEqual([250, 500, 750, 1_000, 1_250, 1_500, 1_750, SILENT_MS]);
   expect(counter.read(true)).toBe(0);
 });
 
 test('a server that never kept the beat proves nothing by being silent', () => {
   const counter = new Counter();
   counter.read(true);
-  for (let i = 0; i < 30; i += 1) expect(counter.read(i % 3 === 0)).toBe(0);
+  for (let i = 0; i < 60; i += 1) expect(counter.read(i % 6 === 0)).toBe(0);
+});
+
+test('a beat that is heard in every other sample is known', () => {
+  const counter = new Counter();
+  for (let i = 0; i < 6; i += 1) counter.read(i % 2 === 0);
+  expect(counter.read(false)).toBe(500);
 });
 
 test('another transport has a beat of its own to be heard first', () => {
@@ -59,6 +65,6 @@ test('a counter that begins anew after an ICE restart is a sign of life', () => 
 test('a clock that is set back does not make a silence shorter or longer', () => {
   const counter = new Counter().beating();
   counter.read(false);
-  expect(counter.read(false, -60_000)).toBe(500);
-  expect(counter.read(false)).toBe(1_000);
+  expect(counter.read(false, -60_000)).toBe(250);
+  expect(counter.read(false)).toBe(500);
 });

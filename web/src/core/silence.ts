@@ -4,14 +4,18 @@
 // The server lets every connected peer hear something each 500 ms, so two seconds without a byte are a line that is
 // gone and no pause of the others. A server that was never heard to keep that beat proves nothing by being silent.
 
-/** How often the counters are read. Browsers stretch it to a second and more in pages that nobody looks at. */
-export const SAMPLE_MS = 500;
+/**
+ * How often the counters are read, twice a beat: a silence is noticed so much too late at most. Browsers stretch it to a
+ * second and more in pages that nobody looks at.
+ */
+export const SAMPLE_MS = 250;
 /** Four beats: what a line with losses skips now and then is not taken for its end. */
 export const SILENT_MS = 2_000;
 /** A sample counts for no more than this: while a page or a computer sleeps nobody listens. */
 const COUNTED_MS_MAX = 1_000;
-/** So many samples in a row with something new, and the beat is known to be there. */
+/** So many samples with something new, each no later than a beat and a half after the last, and the beat is known. */
 const BEATS_MIN = 2;
+const BEAT_MS_MAX = 750;
 
 export class Silence {
   #bytes: number | null = null;
@@ -38,8 +42,8 @@ export class Silence {
       this.#beats = Math.min(BEATS_MIN, this.#beats + 1);
       this.#silentMs = 0;
     } else if (this.#bytes !== null) {
-      if (this.#beats < BEATS_MIN) this.#beats = 0;
       this.#silentMs += Math.min(COUNTED_MS_MAX, Math.max(0, now - this.#at));
+      if (this.#beats < BEATS_MIN && this.#silentMs >= BEAT_MS_MAX) this.#beats = 0;
     }
     this.#bytes = bytes;
     this.#at = now;

@@ -5,6 +5,7 @@ import { useEffect, useLayoutEffect, useRef } from 'preact/hooks';
 import type { Meeting } from '../core/model';
 import { SoundIcon } from './icons';
 import { t } from './l10n';
+import { keepPlaying } from './playing';
 
 interface AudioProps {
   stream: MediaStream;
@@ -18,7 +19,9 @@ function Audio({ stream, speaker, attempt, onBlocked }: AudioProps): JSX.Element
   const ref = useRef<HTMLAudioElement>(null);
   useLayoutEffect(() => {
     const audio = ref.current;
-    if (audio && audio.srcObject !== stream) audio.srcObject = stream;
+    if (!audio) return;
+    if (audio.srcObject !== stream) audio.srcObject = stream;
+    return keepPlaying(audio, stream);
   }, [stream]);
   useEffect(() => {
     ref.current?.play().catch((error: unknown) => {

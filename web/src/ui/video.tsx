@@ -2,6 +2,7 @@
 
 import type { JSX } from 'preact';
 import { useLayoutEffect, useRef } from 'preact/hooks';
+import { keepPlaying } from './playing';
 
 interface VideoProps {
   stream: MediaStream;
@@ -20,7 +21,9 @@ export function Video({ stream, mirrored = false, whole = false }: VideoProps): 
     video.muted = true;
     if (video.srcObject !== stream) video.srcObject = stream;
     void video.play().catch(() => undefined); // A newer stream took its place, or the tile is gone.
+    const letGo = keepPlaying(video, stream);
     return () => {
+      letGo();
       video.srcObject = null;
     };
   }, [stream]);

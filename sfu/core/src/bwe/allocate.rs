@@ -94,7 +94,11 @@ impl Default for Hysteresis {
 impl Hysteresis {
     /// Whether more may be given now. Where nothing is shown the wait is short: that is worse than a change.
     pub fn may_raise(&self, now: Instant, is_nothing_shown: bool) -> bool {
-        let interval = if is_nothing_shown { self.interval.min(INTERVAL_UNSEEN_MAX) } else { self.interval };
+        let interval = if is_nothing_shown {
+            (self.interval / 2).clamp(UPGRADE_INTERVAL, INTERVAL_UNSEEN_MAX)
+        } else {
+            self.interval
+        };
         self.changed_at.is_none_or(|at| now.saturating_duration_since(at) >= interval)
     }
 

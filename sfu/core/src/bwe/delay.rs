@@ -46,6 +46,15 @@ const DRAIN_US: i64 = 200_000;
 /// A queue that stands for this long although less and less is sent is none: the way has become longer, µs.
 const LONGER_WAY_US: i64 = 2_500_000;
 
+/// The same where delay stays within [`STEADY_US`] meanwhile and nothing is lost, µs: a queue that less is sent into
+/// becomes shorter by more than that.
+const LONGER_STEADY_WAY_US: i64 = 900_000;
+/// See [`LONGER_STEADY_WAY_US`].
+const STEADY_US: i64 = 15_000;
+
+/// Packets that arrive within this time arrive at once, µs: the last of them waited least and tells how long the queue is.
+const AT_ONCE_US: i64 = 5_000;
+
 /// For how long the least delay is remembered before it is measured anew, µs: clocks drift apart, routes change.
 const LEAST_DELAY_US: i64 = 20_000_000;
 
@@ -90,13 +99,29 @@ pub struct Delay {
     usage: Usage,
     /// The least delay of the running and of the last period; and when the running one began.
     least_us: (Option<i64>, Option<i64>, i64),
-    /// Delay above the least, smoothed, ms; and when it was last measured.
+    /// Delay above the least, smoothed, ms.
     queue_ms: f64,
-    queue_at_us: Option<i64>,
+    /// The packets that arrived at once, last.
+    arrival: Option<Arrival>,
     /// How long the queue was at the beginning of the running and of the last [`DRAIN_US`], and when the running one began.
     queue_before: (f64, f64, i64),
     /// Since when the queue has stood above what a call bears.
     standing_since_us: Option<i64>,
+    /// Since when delay has been steady meanwhile, and its bounds, µs.
+    steady: Option<(i64, i64, i64)>,
+    has_way_become_longer: bool,
+}
+
+/// Packets that arrive at once.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    /// When the first of them came, µs.
+    at_us: i64,
+    /// The least of their delays, µs.
+    delay_us: i64,
+    /// How long the queue was before, smoothed, ms, and how much these count.
+    before_ms: f64,
+    weight: f64,
 }
 
 impl Delay {
@@ -163,19 +188,50 @@ impl Delay {
         }
         *running = Some(running.map_or(delay_us, |least| least.min(delay_us)));
         let least = last.map_or(delay_us, |last| last.min(delay_us)).min(running.unwrap_or(delay_us));
-        let passed_us = (arrived_us - self.queue_at_us.replace(arrived_us).unwrap_or(arrived_us)).max(0);
-        let weight = 1.0 - (-(passed_us as f64) / QUEUE_US).exp();
-        self.queue_ms += (((delay_us - least) as f64 / 1e3).min(10_000.0) - self.queue_ms) * weight;
+        let arrival = match &mut self.arrival {
+            Some(arrival) if (0..AT_ONCE_US).contains(&(arrived_us - arrival.at_us)) => {
+                arrival.delay_us = arrival.delay_us.min(delay_us);
+                *arrival
+            }
+            before => {
+                let passed_us = before.map_or(0, |before| (arrived_us - before.at_us).max(0));
+                let weight = 1.0 - (-(passed_us as f64) / QUEUE_US).exp();
+                *before.insert(Arrival { at_us: arrived_us, delay_us, before_ms: self.queue_ms, weight })
+            }
+        };
+        let waited_ms = ((arrival.delay_us - least) as f64 / 1e3).min(10_000.0);
+        self.queue_ms = arrival.before_ms + (waited_ms - arrival.before_ms) * arrival.weight;
         let (running, last, since) = &mut self.queue_before;
         if arrived_us - *since >= DRAIN_US {
             (*last, *running, *since) = (*running, self.queue_ms, arrived_us);
         }
         if self.queue_ms <= STANDING_MS {
-            self.standing_since_us = None;
-        } else if arrived_us - *self.standing_since_us.get_or_insert(arrived_us) > LONGER_WAY_US {
-            self.least_us = (Some(delay_us), None, arrived_us);
-            (self.queue_ms, self.standing_since_us) = (0.0, None);
+            (self.standing_since_us, self.steady) = (None, None);
+            return;
         }
+        let (since, least, most) = self.steady.unwrap_or((arrived_us, delay_us, delay_us));
+        let (least, most) = (least.min(delay_us), most.max(delay_us));
+        let is_steady = most - least <= STEADY_US;
+        let steady = if is_steady { (since, least, most) } else { (arrived_us, delay_us, delay_us) };
+        self.steady = Some(steady);
+        let standing_since_us = *self.standing_since_us.get_or_insert(arrived_us);
+        let is_longer_way = arrived_us - steady.0 > LONGER_STEADY_WAY_US;
+        if is_longer_way || arrived_us - standing_since_us > LONGER_WAY_US {
+            self.least_us = (Some(delay_us), None, arrived_us);
+            (self.queue_ms, self.arrival) = (0.0, None);
+            (self.standing_since_us, self.steady) = (None, None);
+            self.has_way_become_longer |= is_longer_way;
+        }
+    }
+
+    /// Something was lost: a queue that is full is steady, too.
+    pub fn note_loss(&mut self) {
+        self.steady = None;
+    }
+
+    /// Whether what was taken for a queue turned out to be a longer way for sure; says so once.
+    pub fn take_longer_way(&mut self) -> bool {
+        std::mem::take(&mut self.has_way_become_longer)
     }
 
     fn update(&mut self, sent_ms: f64, gradient_ms: f64, arrived_us: i64) {
@@ -292,6 +348,43 @@ mod tests {
         assert!(over.first().is_some_and(|first| (100..130).contains(first)), "{over:?}");
         assert!(over.last().is_some_and(|last| *last < 260), "{over:?}");
         assert!(delay.queue_ms() < 1.0);
+    }
+
+    #[test]
+    fn a_way_that_is_steady_and_loses_nothing_is_known_for_longer_soon() {
+        let known_after = |loses: bool, drains_us: i64| {
+            let mut delay = Delay::default();
+            for n in 0..400_i64 {
+                let longer_us = if n < 100 { 0 } else { 130_000 - (n - 100) * drains_us };
+                delay.arrive(n * 20_000, n * 20_000 + 20_000 + longer_us);
+                if loses && n % 20 == 0 {
+                    delay.note_loss();
+                }
+                if delay.take_longer_way() {
+                    return Some((n - 100) * 20);
+                }
+            }
+            None
+        };
+        assert!(known_after(false, 0).is_some_and(|ms| (900..=2_000).contains(&ms)));
+        assert_eq!(known_after(true, 0), None, "a full queue is steady, too");
+        assert_eq!(known_after(false, 600), None, "a queue that drains by 3 %");
+    }
+
+    #[test]
+    fn a_receiver_that_pauses_makes_no_queue() {
+        let mut delay = Delay::default();
+        // Every two seconds it takes in at once what came in a quarter of a second.
+        for n in 0..1_000_i64 {
+            let arrives_us = n * 20_000;
+            let pause_us = arrives_us % 2_000_000;
+            let read_us = if pause_us < 250_000 { arrives_us - pause_us + 250_000 } else { arrives_us };
+            delay.arrive(arrives_us - 20_000, read_us);
+            if read_us == arrives_us {
+                assert!(delay.queue_ms() < 20.0, "{} ms after {n}", delay.queue_ms());
+                assert_ne!(delay.take_usage(), Usage::Over);
+            }
+        }
     }
 
     #[test]

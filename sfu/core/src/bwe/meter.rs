@@ -11,6 +11,9 @@ const BUCKETS: usize = 16;
 /// Buckets of a fifth of a second.
 const SPAN: i64 = 4;
 
+/// Buckets of a moment: enough for a few packets of a line of 100 kbit/s.
+const MOMENT: i64 = 3;
+
 /// Bytes over the last 800 ms.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
@@ -53,20 +56,21 @@ impl Meter {
     pub fn peak_bps(&self) -> Option<f64> {
         const PAST: i64 = 10;
         let newest = self.newest?;
-        (newest - PAST + SPAN..=newest).map(|last| self.span_bps(last)).max_by(f64::total_cmp)
+        (newest - PAST + SPAN..=newest).map(|last| self.span_bps(last, SPAN)).max_by(f64::total_cmp)
     }
 
-    /// The rate over the last fifth of a second, in bit/s: what a line carries while it is full.
+    /// The highest rate over any [`MOMENT`] of the last quarter of a second, in bit/s: what a full line carries now. A
+    /// hole, after which everything comes at once or as before, is no lower rate.
     pub fn latest_bps(&self) -> Option<f64> {
-        // The newest bucket is still being filled.
-        self.newest.map(|newest| self.span_bps(newest - 1))
+        let newest = self.newest?;
+        (newest - SPAN + MOMENT..=newest).map(|last| self.span_bps(last, MOMENT)).max_by(f64::total_cmp)
     }
 
-    /// The rate over the [`SPAN`] buckets up to this one, in bit/s.
-    fn span_bps(&self, last: i64) -> f64 {
+    /// The rate over so many buckets up to this one, in bit/s.
+    fn span_bps(&self, last: i64, buckets: i64) -> f64 {
         let bucket = |number: i64| u64::from(self.bytes[number.rem_euclid(BUCKETS as i64) as usize]);
-        let sum: u64 = (last - SPAN + 1..=last).map(bucket).sum();
-        sum as f64 * 8e6 / (SPAN * BUCKET_US) as f64
+        let sum: u64 = (last - buckets + 1..=last).map(bucket).sum();
+        sum as f64 * 8e6 / (buckets * BUCKET_US) as f64
     }
 
     fn advance(&mut self, bucket: i64) {

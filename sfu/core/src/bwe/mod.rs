@@ -82,6 +82,8 @@ pub struct Downlink {
     sending: Meter,
     sound: Meter,
     rate: Option<Rate>,
+    /// The rate when there was last no queue.
+    calm: Option<Rate>,
     probe: Probe,
     pace: Pace,
     round_trip_us: u64,
@@ -130,6 +132,7 @@ impl Downlink {
             sending: Meter::default(),
             sound: Meter::default(),
             rate: None,
+            calm: None,
             probe: Probe::default(),
             pace: Pace::default(),
             round_trip_us: ROUND_TRIP_US,
@@ -251,8 +254,20 @@ impl Downlink {
         };
         let usage = self.delay.take_usage();
         let queue_ms = self.delay.queue_ms();
+        if missing > 0 {
+            self.delay.note_loss();
+        }
+        if self.delay.take_longer_way() {
+            // There was no queue: nothing of what was done for it is due.
+            if let Some(calm) = self.calm.take().filter(|calm| calm.bps() > rate.bps()) {
+                *rate = calm;
+            }
+            self.crowded_at_us = None;
+        }
         if queue_ms > CROWDED_MS {
             self.crowded_at_us = Some(now_us);
+        } else if usage == Usage::Normal {
+            self.calm = Some(*rate);
         }
         let through = match usage {
             // What came out before the queue grew says nothing of the line as it is now.
@@ -309,6 +324,7 @@ impl Downlink {
         let now_us = self.us(now);
         self.moved_at_us = now_us;
         (self.delay, self.loss, self.crowded_at_us) = (Delay::default(), Loss::default(), None);
+        self.calm = None;
         if let Some(rate) = &mut self.rate {
             *rate = Rate::new(rate.bps().min(START_BPS));
         }

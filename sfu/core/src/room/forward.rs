@@ -22,9 +22,6 @@ use std::time::{Duration, Instant};
 /// What a packet costs a line besides its payload, bytes: RTP header with extensions, SRTP tag, UDP and IP headers.
 const PACKET_OVERHEAD_BYTES: usize = 68;
 
-/// How quickly a layer's rate follows what comes, at each tick: a key frame alone does not make a layer dear.
-const RATE_FOLLOWS: f64 = 0.1;
-
 /// Least time between two rankings that packets trigger: one packet of Opus.
 const RANK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -244,7 +241,7 @@ impl Room {
                 if layer.is_live
                     && let Some(bps) = layer.meter.bps(elapsed_us)
                 {
-                    layer.bps += (bps - layer.bps) * if layer.bps == 0.0 { 1.0 } else { RATE_FOLLOWS };
+                    layer.measure(bps);
                 }
                 if layer.subscribers.is_empty() {
                     layer.gate.satisfy();

@@ -17,6 +17,7 @@ use crate::demux::{Kind, classify};
 use crate::egress::Egress;
 use crate::negotiate::{IceCredentials, MediaDescription};
 use crate::room::{PeerKey, Room, RoomConfig};
+use crate::stats::RoomCounters;
 use crate::transport::srtp::Srtp;
 use crate::transport::stun::Request;
 use crate::transport::{Described, Identity, PathId, Remote, Transport, TransportEvent, TransportOutput};
@@ -204,6 +205,8 @@ pub struct Shard {
     runs_path: PathId,
     events: VecDeque<Event>,
     counters: ShardCounters,
+    /// What rooms that have ended had counted.
+    ended: RoomCounters,
     /// The latest time the shard was told.
     now: Instant,
 }
@@ -229,6 +232,7 @@ impl Shard {
             runs_path: PathId(0),
             events: VecDeque::new(),
             counters: ShardCounters::default(),
+            ended: RoomCounters::default(),
         }
     }
 
@@ -400,6 +404,15 @@ impl Shard {
         self.counters
     }
 
+    /// What its rooms have counted so far, those that have ended among them. Walks all rooms: for now and then.
+    pub fn room_counters(&self) -> RoomCounters {
+        let mut sum = self.ended;
+        for entry in self.rooms.values() {
+            sum += *entry.room.counters();
+        }
+        sum
+    }
+
     /// How many peers are joined.
     pub fn peer_count(&self) -> usize {
         self.members.len()
@@ -526,6 +539,7 @@ impl Shard {
             && let Some(entry) = self.rooms.remove(member.room)
         {
             self.room_by_id.remove(&entry.room.id());
+            self.ended += *entry.room.counters();
         }
     }
 

@@ -107,8 +107,11 @@ pub struct Layer {
     pub heard_at: Option<Instant>,
     /// What comes, in bytes.
     pub meter: Meter,
-    /// Its rate, smoothed over ticks, bit/s; 0 before it was known.
+    /// Its rate, smoothed over ticks, bit/s; 0 before it was known. While it does not come, what it was before it ended.
     pub bps: f64,
+    /// The rate when a packet last came.
+    heard_bps: f64,
+    is_heard: bool,
     /// Whether packets came lately; kept by [`Layer::hear`] and [`Layer::expire`].
     pub is_live: bool,
 }
@@ -117,13 +120,27 @@ impl Layer {
     /// Notes a packet. True if the layer has just come to life.
     pub fn hear(&mut self, now: Instant) -> bool {
         self.heard_at = Some(now);
+        self.is_heard = true;
         !std::mem::replace(&mut self.is_live, true)
     }
 
     /// True if the layer has just died.
     pub fn expire(&mut self, now: Instant) -> bool {
         let is_silent = self.heard_at.is_none_or(|at| now.saturating_duration_since(at) >= LIVE_FOR);
-        is_silent && std::mem::replace(&mut self.is_live, false)
+        let has_died = is_silent && std::mem::replace(&mut self.is_live, false);
+        if has_died {
+            // The silence before its end says nothing of what it takes when it comes again.
+            self.bps = self.heard_bps;
+        }
+        has_died
+    }
+
+    /// Takes what came lately, in bit/s, at a tick.
+    pub fn measure(&mut self, bps: f64) {
+        self.bps += (bps - self.bps) * if self.bps == 0.0 { 1.0 } else { RATE_FOLLOWS };
+        if std::mem::take(&mut self.is_heard) {
+            self.heard_bps = self.bps;
+        }
     }
 }
 
@@ -155,6 +172,9 @@ pub struct UpStream {
     missed_at: [Option<Instant>; LAYERS_MAX],
     is_wanted_told: bool,
 }
+
+/// How quickly a layer's rate follows what comes, at each tick: a key frame alone does not make a layer dear.
+const RATE_FOLLOWS: f64 = 0.1;
 
 /// Usual rates of a camera's layers by how many there are above each, and of a screen, bit/s.
 const CAMERA_BPS: [f64; LAYERS_MAX] = [1_000_000.0, 350_000.0, 120_000.0];
@@ -501,5 +521,24 @@ mod tests {
         assert_eq!(rates(&up), [30_000.0, 120_000.0, 1_000_000.0], "a still picture");
         up.layers[1].bps = 400_000.0;
         assert_eq!(rates(&up), [30_000.0, 400_000.0, 1_000_000.0], "never above the usual");
+    }
+
+    #[test]
+    fn a_layer_that_ended_is_taken_for_as_dear_as_it_was() {
+        let start = test_epoch();
+        let mut layer = Layer::default();
+        for tick in 0..60 {
+            let now = start + Duration::from_millis(tick * 100);
+            let is_sent = tick < 30;
+            if is_sent {
+                layer.hear(now);
+            }
+            if layer.expire(now) {
+                assert!(layer.bps > 395_000.0, "{}", layer.bps);
+                return;
+            }
+            layer.measure(if is_sent { 400_000.0 } else { 0.0 });
+        }
+        panic!("it never ends");
     }
 }

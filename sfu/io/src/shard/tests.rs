@@ -98,6 +98,9 @@ impl Heart for Script {
     fn poll_timeout(&self) -> Option<Instant> {
         self.deadline.map(|(at, _)| at)
     }
+    fn room_counters(&self) -> RoomCounters {
+        RoomCounters { packets_received: self.paths, ..RoomCounters::default() }
+    }
 }
 
 /// Takes "check" and the shard's index in one byte.
@@ -264,6 +267,23 @@ fn a_panic_ends_one_shard_alone_and_names_who_was_in_it() {
     bench.expect(&Event::Lost { peers: vec![PeerId(5)] });
     bench.until("both were counted", || first.stats().sockets.panics == 2);
     assert_eq!(second.stats().sockets.panics, 0);
+}
+
+#[test]
+fn what_rooms_have_counted_can_be_read_and_outlives_their_heart() {
+    let bench = bench("127.0.0.1:0", 1);
+    let shard = &bench.shards[0];
+    for sum in 1..=2 {
+        let client = bench.client(0);
+        bench.until("a heart's count is told", || {
+            echoes(&client, b"another turn");
+            shard.stats().rooms.packets_received == sum
+        });
+        shard.send(Tell::Panic);
+        // A check that reached a heart about to panic would be lost with it.
+        bench.until("the panic was counted", || shard.stats().sockets.panics == sum);
+    }
+    assert_eq!(shard.stats().rooms.packets_received, 2);
 }
 
 #[test]

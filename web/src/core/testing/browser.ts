@@ -68,7 +68,7 @@ export class ScriptedTrack {
   }
 }
 
-export class ScriptedStream {
+export class ScriptedStream extends EventTarget {
   readonly tracks: ScriptedTrack[] = [];
 
   getTracks(): ScriptedTrack[] {
