@@ -230,8 +230,7 @@ test('a second process takes the meeting over with a gap of less than a second',
   const first = await startBridge('--state-dir', folder);
   let second: Bridge | undefined;
   try {
-    // Three, so that someone who has moved hears one who has and one who has not.
-    const people = [await seat(), await seat(), await seat()];
+    const people: [Person, Person] = [await seat(), await seat()];
     const ears = await meet(people, `http://localhost:${first.port}/taken-over`);
     const disturbances = await Promise.all(people.map((person) => watchDisturbances(person.page)));
 
@@ -248,14 +247,11 @@ test('a second process takes the meeting over with a gap of less than a second',
       'the first ended after': ended - told,
       'Ana heard nothing for': gaps[0]!,
       'Berta heard nothing for': gaps[1]!,
-      'Carlos heard nothing for': gaps[2]!,
     });
-    // Three browsers and two bridges share this machine: one of them may have to wait for it.
-    const [, middle, longestOfAll] = gaps.toSorted((one, other) => one - other);
-    expect(middle, JSON.stringify(silences)).toBeLessThan(HANDOVER_MS_MAX);
-    expect(longestOfAll, JSON.stringify(silences)).toBeLessThan(2 * HANDOVER_MS_MAX);
+    expect(gaps[0], JSON.stringify(silences[0])).toBeLessThan(HANDOVER_MS_MAX);
+    expect(gaps[1], JSON.stringify(silences[1])).toBeLessThan(HANDOVER_MS_MAX);
     await expectEveryoneMeets(people);
-    await expect.poll(() => people[0]!.participants()).toEqual(['Ana (you)', 'Berta', 'Carlos']);
+    await expect.poll(() => people[0].participants()).toEqual(['Ana (you)', 'Berta']);
     for (const seen of disturbances) expect(await seen()).toEqual([]);
   } finally {
     await Promise.all([first.program.stop(), second?.program.stop()]);
