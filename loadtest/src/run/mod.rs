@@ -5,6 +5,7 @@ mod null;
 pub(crate) mod result;
 mod row;
 mod stage;
+mod window;
 
 use crate::peers;
 use crate::place::{self, Place};

@@ -4,11 +4,12 @@
 //! one system call for each subscriber: no demultiplexing, no cryptography, no rewriting. Its CPU is not a floor for
 //! servers that send in batches, but it says what a packet costs that is merely sent.
 
+use super::SERVER_CORE;
 use super::result::Sample;
 use super::stage::Stage;
-use super::{DRIVER_CORE, SERVER_CORE};
+use super::window::{SECOND_NS, Window};
 use crate::bot::secure::{Identity, Srtp};
-use crate::driver::{CoreClock, own_cpu_ns, pin};
+use crate::driver::pin;
 use crate::scenario::{Row, Scenario};
 use crate::traffic::Kind;
 use anyhow::Context;
@@ -18,8 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-const SECOND_NS: u64 = 1_000_000_000;
 
 /// Before the window: there is nothing to warm up but caches.
 const LEAD_NS: u64 = SECOND_NS;
@@ -72,30 +71,20 @@ pub(crate) fn run(scenario: &Scenario, row: &Row) -> anyhow::Result<Sample> {
     let start_ns = driver.now_ns();
     driver.start_sending(start_ns);
     let from_ns = start_ns + LEAD_NS;
-    let to_ns = from_ns + u64::from(scenario.measure_s) * SECOND_NS;
-    driver.ledger.open_window(from_ns, to_ns);
-    driver.run_until(from_ns, |_| false)?;
-    driver.reset_slip();
-    let cores = (CoreClock::start(DRIVER_CORE)?, CoreClock::start(SERVER_CORE)?);
-    let own_before = own_cpu_ns()?;
-    let (cpu_before, clock) = (reflector.cpu_ns()?, Instant::now());
-    driver.run_until(to_ns, |_| false)?;
-    let (cpu_after, seconds) = (reflector.cpu_ns()?, clock.elapsed().as_secs_f64());
-    let (driver_busy, server_core_busy) = (cores.0.busy()?, cores.1.busy()?);
-    let driver_own = (own_cpu_ns()? - own_before) as f64 / 1e9 / seconds;
-    let (slip_p99_ns, slip_max_ns, unsent) = driver.slip_ns();
-    driver.run_until(to_ns + SECOND_NS / 10, |_| false)?;
-    let sent = |stream: u32| driver.sources.plan(stream as usize).schedule.due_within(from_ns, to_ns).1;
+    let window =
+        Window::pass(&mut driver, from_ns, scenario.measure_s, || Ok([reflector.cpu_ns()?, 0, 0, 0]))?;
+    driver.run_until(window.to_ns + SECOND_NS / 10, |_| false)?;
+    let due = |stream: u32| window.due(&driver, stream);
     let counters = driver.counters();
     Ok(Sample {
-        seconds,
-        summary: driver.ledger.summary(sent, true, stage.flows_of_all_layers()),
-        cpu_ns: [cpu_after - cpu_before, 0, 0, 0],
-        driver_own,
-        driver_busy,
-        server_core_busy,
-        slip_ns: [slip_p99_ns, slip_max_ns],
-        unsent,
+        seconds: window.seconds,
+        summary: driver.ledger.summary(due, true, stage.flows_of_all_layers()),
+        cpu_ns: window.cpu_ns,
+        driver_own: window.driver_own,
+        driver_busy: window.driver_busy,
+        server_core_busy: window.server_core_busy,
+        slip_ns: window.slip_ns,
+        unsent: window.unsent,
         memory_bytes: [0, 0],
         connections: stage.bots as u32,
         with_feedback: 0,

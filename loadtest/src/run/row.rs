@@ -1,10 +1,11 @@
 //! One run of one row: a fresh server, bots that join it, media until all flow, a window, the end.
 
+use super::SERVER_CORE;
 use super::result::Sample;
 use super::stage::{CONNECT_MAX, Stage};
-use super::{DRIVER_CORE, SERVER_CORE};
+use super::window::{SECOND_NS, Window};
 use crate::bot::connection::Connection;
-use crate::driver::{CoreClock, Driver, own_cpu_ns};
+use crate::driver::Driver;
 use crate::peers::check::PORTS;
 use crate::peers::{FeedId, Peer, Running, ServerOptions, Session, Track};
 use crate::place::Place;
@@ -21,8 +22,6 @@ const DRAIN_NS: u64 = 500_000_000;
 
 /// How long it may take until everyone gets what they asked for, beyond the warm-up.
 const FLOW_MAX: Duration = Duration::from_secs(20);
-
-const SECOND_NS: u64 = 1_000_000_000;
 
 /// Runs a row.
 ///
@@ -63,35 +62,24 @@ fn run_with(
     wait_for_flow(scenario, &stage, &mut driver, start_ns)?;
 
     let from_ns = driver.now_ns() + LEAD_NS;
-    let to_ns = from_ns + u64::from(scenario.measure_s) * SECOND_NS;
-    driver.ledger.open_window(from_ns, to_ns);
-    driver.run_until(from_ns, |_| false)?;
-    driver.reset_slip();
-    let cores = (CoreClock::start(DRIVER_CORE)?, CoreClock::start(SERVER_CORE)?);
-    let own_before = own_cpu_ns()?;
-    let (cpu_before, clock) = (cpu(server)?, Instant::now());
-    driver.run_until(to_ns, |_| false)?;
-    let (cpu_after, seconds) = (cpu(server)?, clock.elapsed().as_secs_f64());
-    let (driver_busy, server_core_busy) = (cores.0.busy()?, cores.1.busy()?);
-    let driver_own = (own_cpu_ns()? - own_before) as f64 / 1e9 / seconds;
-    let (slip_p99_ns, slip_max_ns, unsent) = driver.slip_ns();
+    let window = Window::pass(&mut driver, from_ns, scenario.measure_s, || cpu(server))?;
     let after = memory(server)?;
-    driver.run_until(to_ns + DRAIN_NS, |_| false)?;
+    driver.run_until(window.to_ns + DRAIN_NS, |_| false)?;
 
     let is_whole = scenario.traffic.layers == 1;
-    let sent = |stream: u32| driver.sources.plan(stream as usize).schedule.due_within(from_ns, to_ns).1;
-    let summary = driver.ledger.summary(sent, is_whole, stage.flows());
+    let due = |stream: u32| window.due(&driver, stream);
+    let summary = driver.ledger.summary(due, is_whole, stage.flows());
     let counters = driver.counters();
     let connections: Vec<&Connection> = driver.bots.iter().flat_map(|bot| bot.connections()).collect();
     let sample = Sample {
-        seconds,
+        seconds: window.seconds,
         summary,
-        cpu_ns: [0, 1, 2, 3].map(|part| cpu_after[part].saturating_sub(cpu_before[part])),
-        driver_own,
-        driver_busy,
-        server_core_busy,
-        slip_ns: [slip_p99_ns, slip_max_ns],
-        unsent,
+        cpu_ns: window.cpu_ns,
+        driver_own: window.driver_own,
+        driver_busy: window.driver_busy,
+        server_core_busy: window.server_core_busy,
+        slip_ns: window.slip_ns,
+        unsent: window.unsent,
         memory_bytes: [before, after],
         connections: connections.len() as u32,
         with_feedback: connections.iter().filter(|connection| connection.has_feedback()).count() as u32,
