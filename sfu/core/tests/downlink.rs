@@ -293,15 +293,16 @@ fn a_way_that_becomes_longer_is_not_taken_for_a_narrow_one_for_long() {
 }
 
 #[test]
-fn another_way_that_is_longer_costs_no_picture() {
-    let least = |moves_at_ms| {
+fn a_longer_way_costs_no_picture_where_it_is_steady_or_known_to_be_another() {
+    let least = |moves_at_ms, jitter_ms| {
         let delay_ms = |ms: u64| if ms < 20_000 { 20.0 } else { 170.0 };
-        let run =
-            run_moving(3, 40, 0.7e6, moves_at_ms, |ms| Line { delay_ms: delay_ms(ms), ..Line::of(3e6) });
+        let line = |ms| Line { delay_ms: delay_ms(ms), jitter_ms, ..Line::of(3e6) };
+        let run = run_moving(3, 40, 0.7e6, moves_at_ms, line);
         run.between(20_000, 40_000).map(|s| s.estimate_bps).fold(f64::MAX, f64::min)
     };
-    assert!(least(None) < 0.5e6, "taken for a queue: {}", least(None));
-    assert!(least(Some(20_000)) > 0.8e6, "{}", least(Some(20_000)));
+    assert!(least(None, 0.0) > 0.8e6, "{}", least(None, 0.0));
+    assert!(least(None, 60.0) < 0.7e6, "taken for a queue: {}", least(None, 60.0));
+    assert!(least(Some(20_000), 60.0) > 0.8e6, "{}", least(Some(20_000), 60.0));
 }
 
 #[test]

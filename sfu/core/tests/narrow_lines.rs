@@ -31,6 +31,11 @@ struct Line {
     clump: Duration,
     /// For how long it takes in nothing every four seconds.
     pause: Duration,
+    /// So many packets of a hundred are lost.
+    lost_percent: u64,
+    random: u64,
+    /// What comes to its beginning: packets of each layer's frame, of 65 kbit/s each on the line.
+    layers: [u8; 3],
     free_at: Instant,
     under_way: VecDeque<(Instant, Vec<u8>)>,
     /// Transport-wide numbers, unwrapped, and when each arrived.
@@ -61,6 +66,9 @@ impl Line {
             detour: Duration::ZERO,
             clump: Duration::ZERO,
             pause: Duration::ZERO,
+            lost_percent: 0,
+            random: 1,
+            layers: [1, 3, 6],
             free_at: start,
             under_way: VecDeque::new(),
             arrived: Vec::new(),
@@ -74,9 +82,13 @@ impl Line {
         let bytes = packet.len() + OVERHEAD_BYTES;
         let begins = self.free_at.max(now);
         let has_room = begins - now <= QUEUE;
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let is_lost = (self.random >> 33) % 100 < self.lost_percent;
         if has_room {
             self.free_at = begins + Duration::from_micros(bytes as u64 * 8_000_000 / self.bps);
-            self.under_way.push_back((self.free_at + DELAY + self.detour, packet.clone()));
+            if !is_lost {
+                self.under_way.push_back((self.free_at + DELAY + self.detour, packet.clone()));
+            }
         }
         let layer = Packet::parse(&packet)
             .filter(|parsed| parsed.payload_type == 120)
@@ -88,7 +100,7 @@ impl Line {
             bytes,
             is_numbered: packet.extensions.get(TRANSPORT_CC).is_some(),
             is_sound: packet.payload_type == 109,
-            arrives: has_room.then_some(self.free_at + DELAY + self.detour),
+            arrives: (has_room && !is_lost).then_some(self.free_at + DELAY + self.detour),
         });
     }
 
@@ -180,8 +192,7 @@ fn call(
         // Thirty frames a second, a key frame now and then and whenever one is asked for.
         if step % 7 == 0 {
             let is_key = step % 700 == 0 || !meeting.take_plis(0).is_empty();
-            // 65, 400 and 1,200 kbit/s on the line.
-            for (layer, packets) in [1, 3, 6].into_iter().enumerate() {
+            for (layer, packets) in line.layers.into_iter().enumerate() {
                 for packet in meeting.frame(0, layer, is_key, if is_key { packets * 4 } else { packets }) {
                     meeting.hand_in(0, &packet);
                 }
@@ -287,6 +298,40 @@ fn a_line_gets_the_layer_that_it_carries_and_keeps_it() {
             assert!(half < 60 * MS && most < 200 * MS, "sound waits {half:?}, {most:?} at {bps}");
         }
     }
+}
+
+#[test]
+fn a_layer_is_not_tried_that_nothing_has_shown_to_fit() {
+    // The next layer fits only half as often as what is sent and a voice would let one hope.
+    for bps in [300_000, 315_000, 330_000] {
+        let prepare = |line: &mut Line| line.layers = [3, 4, 6];
+        let (meeting, line, narrow_at) = call(prepare, |line| line.bps = bps, Duration::from_secs(60));
+        let settled = narrow_at + Duration::from_secs(4);
+        let (changes, longest, shares) = pictures(&line, settled, meeting.now);
+        println!("{bps} bit/s: {changes} changes, {longest:?} without a picture, layers {shares:.2?}");
+        assert_eq!(changes, 0, "at {bps}");
+        assert!(longest < Duration::from_millis(500), "{longest:?} without a picture at {bps}");
+    }
+}
+
+#[test]
+fn a_line_that_loses_a_little_has_its_picture_before_sound_is_repeated() {
+    let run = |lost_percent| {
+        let prepare = |line: &mut Line| line.layers = [3, 6, 9];
+        let change = |line: &mut Line| (line.bps, line.lost_percent) = (360_000, lost_percent);
+        let (meeting, line, narrow_at) = call(prepare, change, Duration::from_secs(40));
+        let settled = narrow_at + Duration::from_secs(8);
+        let sound = packets_a_second(&line, settled, meeting.now, |out| out.is_sound);
+        let (changes, longest, _) = pictures(&line, settled, meeting.now);
+        println!(
+            "{lost_percent} % lost: {sound} of sound a second, {changes} changes, {longest:?} without a picture"
+        );
+        (sound, longest)
+    };
+    let (_, longest) = run(3);
+    assert!(longest < Duration::from_secs(1), "{longest:?} without a picture where 3 % are lost");
+    let (sound, _) = run(11);
+    assert!(sound > 90.0, "{sound} packets of sound a second where 11 % are lost");
 }
 
 #[test]

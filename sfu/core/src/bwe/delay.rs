@@ -4,6 +4,7 @@
 //! It is told when packets were sent and when they arrived, each on a clock of its own: only differences count. It
 //! knows no rates.
 
+use super::queue::Queue;
 use arrayvec::ArrayVec;
 
 /// Packets sent within this time are one group (section 5.2), µs.
@@ -34,32 +35,6 @@ const OVERUSE_MS: f64 = 10.0;
 
 /// Clocks that jump by more than this have been set, µs: everything begins anew.
 const JUMP_US: i64 = 3_000_000;
-
-/// A queue that stands above this is overuse even if it no longer grows, ms: a call with more is no conversation.
-const STANDING_MS: f64 = 120.0;
-
-/// A queue that has become this much shorter within [`DRAIN_US`] drains, ms.
-const DRAIN_MS: f64 = 10.0;
-/// See [`DRAIN_MS`].
-const DRAIN_US: i64 = 200_000;
-
-/// A queue that stands for this long although less and less is sent is none: the way has become longer, µs.
-const LONGER_WAY_US: i64 = 2_500_000;
-
-/// The same where delay stays within [`STEADY_US`] meanwhile and nothing is lost, µs: a queue that less is sent into
-/// becomes shorter by more than that.
-const LONGER_STEADY_WAY_US: i64 = 900_000;
-/// See [`LONGER_STEADY_WAY_US`].
-const STEADY_US: i64 = 15_000;
-
-/// Packets that arrive within this time arrive at once, µs: the last of them waited least and tells how long the queue is.
-const AT_ONCE_US: i64 = 5_000;
-
-/// For how long the least delay is remembered before it is measured anew, µs: clocks drift apart, routes change.
-const LEAST_DELAY_US: i64 = 20_000_000;
-
-/// The time over which the queue is smoothed, µs.
-const QUEUE_US: f64 = 150_000.0;
 
 /// What the line does with what is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,37 +72,13 @@ pub struct Delay {
     over_ms: f64,
     over_count: u32,
     usage: Usage,
-    /// The least delay of the running and of the last period; and when the running one began.
-    least_us: (Option<i64>, Option<i64>, i64),
-    /// Delay above the least, smoothed, ms.
-    queue_ms: f64,
-    /// The packets that arrived at once, last.
-    arrival: Option<Arrival>,
-    /// How long the queue was at the beginning of the running and of the last [`DRAIN_US`], and when the running one began.
-    queue_before: (f64, f64, i64),
-    /// Since when the queue has stood above what a call bears.
-    standing_since_us: Option<i64>,
-    /// Since when delay has been steady meanwhile, and its bounds, µs.
-    steady: Option<(i64, i64, i64)>,
-    has_way_become_longer: bool,
-}
-
-/// Packets that arrive at once.
-#[derive(Clone, Copy, Debug)]
-struct Arrival {
-    /// When the first of them came, µs.
-    at_us: i64,
-    /// The least of their delays, µs.
-    delay_us: i64,
-    /// How long the queue was before, smoothed, ms, and how much these count.
-    before_ms: f64,
-    weight: f64,
+    queue: Queue,
 }
 
 impl Delay {
     /// Takes a packet's two times, in the order of sending, µs.
     pub fn arrive(&mut self, sent_us: i64, arrived_us: i64) {
-        self.note_queue(arrived_us, arrived_us - sent_us);
+        self.queue.note(arrived_us, arrived_us - sent_us);
         let Some(group) = &mut self.group else {
             self.group = Some(Group::new(sent_us, arrived_us));
             return;
@@ -159,15 +110,17 @@ impl Delay {
 
     /// Takes the two times of a packet that says nothing of a trend.
     pub fn arrive_alone(&mut self, sent_us: i64, arrived_us: i64) {
-        self.note_queue(arrived_us, arrived_us - sent_us);
+        self.queue.note(arrived_us, arrived_us - sent_us);
     }
 
     /// What the line does, and once: overuse that was told is over until it is found again.
     pub fn take_usage(&mut self) -> Usage {
-        if self.queue_ms > STANDING_MS {
+        if self.queue.is_unsure() {
+            return Usage::Normal;
+        }
+        if self.queue.is_standing() {
             // What is sent is less than what gets out: that is enough, and no measure of the line.
-            let is_draining = self.queue_ms < self.queue_before.1 - DRAIN_MS;
-            return if is_draining { Usage::Under } else { Usage::Over };
+            return if self.queue.is_draining() { Usage::Under } else { Usage::Over };
         }
         let usage = self.usage;
         if usage == Usage::Over {
@@ -178,60 +131,24 @@ impl Delay {
 
     /// How long packets wait in a queue on the way, ms: the delay above the least seen lately.
     pub fn queue_ms(&self) -> f64 {
-        self.queue_ms
-    }
-
-    fn note_queue(&mut self, arrived_us: i64, delay_us: i64) {
-        let (running, last, since) = &mut self.least_us;
-        if (arrived_us - *since).abs() > LEAST_DELAY_US {
-            (*last, *running, *since) = (*running, None, arrived_us);
-        }
-        *running = Some(running.map_or(delay_us, |least| least.min(delay_us)));
-        let least = last.map_or(delay_us, |last| last.min(delay_us)).min(running.unwrap_or(delay_us));
-        let arrival = match &mut self.arrival {
-            Some(arrival) if (0..AT_ONCE_US).contains(&(arrived_us - arrival.at_us)) => {
-                arrival.delay_us = arrival.delay_us.min(delay_us);
-                *arrival
-            }
-            before => {
-                let passed_us = before.map_or(0, |before| (arrived_us - before.at_us).max(0));
-                let weight = 1.0 - (-(passed_us as f64) / QUEUE_US).exp();
-                *before.insert(Arrival { at_us: arrived_us, delay_us, before_ms: self.queue_ms, weight })
-            }
-        };
-        let waited_ms = ((arrival.delay_us - least) as f64 / 1e3).min(10_000.0);
-        self.queue_ms = arrival.before_ms + (waited_ms - arrival.before_ms) * arrival.weight;
-        let (running, last, since) = &mut self.queue_before;
-        if arrived_us - *since >= DRAIN_US {
-            (*last, *running, *since) = (*running, self.queue_ms, arrived_us);
-        }
-        if self.queue_ms <= STANDING_MS {
-            (self.standing_since_us, self.steady) = (None, None);
-            return;
-        }
-        let (since, least, most) = self.steady.unwrap_or((arrived_us, delay_us, delay_us));
-        let (least, most) = (least.min(delay_us), most.max(delay_us));
-        let is_steady = most - least <= STEADY_US;
-        let steady = if is_steady { (since, least, most) } else { (arrived_us, delay_us, delay_us) };
-        self.steady = Some(steady);
-        let standing_since_us = *self.standing_since_us.get_or_insert(arrived_us);
-        let is_longer_way = arrived_us - steady.0 > LONGER_STEADY_WAY_US;
-        if is_longer_way || arrived_us - standing_since_us > LONGER_WAY_US {
-            self.least_us = (Some(delay_us), None, arrived_us);
-            (self.queue_ms, self.arrival) = (0.0, None);
-            (self.standing_since_us, self.steady) = (None, None);
-            self.has_way_become_longer |= is_longer_way;
-        }
+        self.queue.ms()
     }
 
     /// Something was lost: a queue that is full is steady, too.
     pub fn note_loss(&mut self) {
-        self.steady = None;
+        self.queue.note_loss();
     }
 
-    /// Whether what was taken for a queue turned out to be a longer way for sure; says so once.
+    /// Whether what was or would have been taken for a queue turned out to be a longer way for sure; says so once.
     pub fn take_longer_way(&mut self) -> bool {
-        std::mem::take(&mut self.has_way_become_longer)
+        if !self.queue.take_longer_way() {
+            return false;
+        }
+        // The trend climbed with it.
+        let (queue, threshold_ms) = (std::mem::take(&mut self.queue), self.threshold_ms);
+        let (groups, origin_us, updated_at_us) = (self.groups, self.origin_us, self.updated_at_us);
+        *self = Self { queue, threshold_ms, groups, origin_us, updated_at_us, ..Self::default() };
+        true
     }
 
     fn update(&mut self, sent_ms: f64, gradient_ms: f64, arrived_us: i64) {
@@ -348,27 +265,6 @@ mod tests {
         assert!(over.first().is_some_and(|first| (100..130).contains(first)), "{over:?}");
         assert!(over.last().is_some_and(|last| *last < 260), "{over:?}");
         assert!(delay.queue_ms() < 1.0);
-    }
-
-    #[test]
-    fn a_way_that_is_steady_and_loses_nothing_is_known_for_longer_soon() {
-        let known_after = |loses: bool, drains_us: i64| {
-            let mut delay = Delay::default();
-            for n in 0..400_i64 {
-                let longer_us = if n < 100 { 0 } else { 130_000 - (n - 100) * drains_us };
-                delay.arrive(n * 20_000, n * 20_000 + 20_000 + longer_us);
-                if loses && n % 20 == 0 {
-                    delay.note_loss();
-                }
-                if delay.take_longer_way() {
-                    return Some((n - 100) * 20);
-                }
-            }
-            None
-        };
-        assert!(known_after(false, 0).is_some_and(|ms| (900..=2_000).contains(&ms)));
-        assert_eq!(known_after(true, 0), None, "a full queue is steady, too");
-        assert_eq!(known_after(false, 600), None, "a queue that drains by 3 %");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod loss;
 pub mod meter;
 pub mod pace;
 pub mod probe;
+pub mod queue;
 pub mod rate;
 pub mod sent;
 
@@ -81,6 +82,8 @@ pub struct Downlink {
     through: Meter,
     sending: Meter,
     sound: Meter,
+    /// Of the sound what was sent before.
+    repeats: Meter,
     rate: Option<Rate>,
     /// The rate when there was last no queue.
     calm: Option<Rate>,
@@ -131,6 +134,7 @@ impl Downlink {
             through: Meter::default(),
             sending: Meter::default(),
             sound: Meter::default(),
+            repeats: Meter::default(),
             rate: None,
             calm: None,
             probe: Probe::default(),
@@ -181,7 +185,19 @@ impl Downlink {
         self.sound.add(self.us(now) as i64, bytes);
     }
 
-    /// What sound takes of the line, bit/s.
+    /// Notes a packet of sound that was sent before.
+    pub fn send_repeat(&mut self, now: Instant, bytes: usize) {
+        self.send_sound(now, bytes);
+        self.repeats.add(self.us(now) as i64, bytes);
+    }
+
+    /// What repeats of sound take of the line, bit/s.
+    pub fn repeats_bps(&mut self, now: Instant) -> f64 {
+        let now_us = self.us(now) as i64;
+        self.repeats.bps(now_us).unwrap_or(0.0)
+    }
+
+    /// What sound takes of the line, repeats included, bit/s.
     pub fn sound_bps(&mut self, now: Instant) -> f64 {
         let now_us = self.us(now) as i64;
         self.sound.bps(now_us).unwrap_or(0.0)
@@ -252,12 +268,12 @@ impl Downlink {
                 self.rate.insert(Rate::new(if is_full { through } else { (through * 1.5).max(START_BPS) }))
             }
         };
-        let usage = self.delay.take_usage();
-        let queue_ms = self.delay.queue_ms();
         if missing > 0 {
             self.delay.note_loss();
         }
-        if self.delay.take_longer_way() {
+        let is_longer_way = self.delay.take_longer_way();
+        let (usage, queue_ms) = (self.delay.take_usage(), self.delay.queue_ms());
+        if is_longer_way {
             // There was no queue: nothing of what was done for it is due.
             if let Some(calm) = self.calm.take().filter(|calm| calm.bps() > rate.bps()) {
                 *rate = calm;
@@ -271,10 +287,9 @@ impl Downlink {
         }
         let through = match usage {
             // What came out before the queue grew says nothing of the line as it is now.
-            Usage::Over if queue_ms > FULL_MS => match (self.through.latest_bps(), through) {
-                (Some(latest), Some(through)) => Some(through.min(latest + sound)),
-                (_, through) => through,
-            },
+            Usage::Over if queue_ms > FULL_MS => {
+                self.through.latest_bps().map(|latest| latest + sound).or(through)
+            }
             // A full line carries what comes out of it in its fullest moments, however little is sent between them.
             Usage::Over => match (self.through.peak_bps(), through) {
                 (Some(peak), Some(through)) => Some(through.max(peak + sound)),

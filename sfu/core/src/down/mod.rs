@@ -28,7 +28,7 @@ pub const SLOTS_MAX: usize = 2 * asamblea_seam::SLOTS_MAX;
 /// Loss that is told so soon after a queue is laid to it.
 pub const CROWDED_FOR: Duration = Duration::from_secs(1);
 
-/// The same for reports on sound, which speak of the last five seconds and more (RFC 3550 section 6.2).
+/// The same for receiver reports, which speak of the last five seconds and more (RFC 3550 section 6.2).
 const REPORTED_FOR: Duration = Duration::from_secs(6);
 
 /// A packet to be sent: where its payload is kept, and its numbers.
@@ -124,11 +124,10 @@ impl Subscriber {
         };
         if slot.ssrc == block.ssrc {
             let (lost, packets) = slot.reported_loss(block.highest, block.fraction_lost);
-            let is_crowded =
-                |within: Duration| self.line.as_ref().is_some_and(|line| line.is_crowded(now, within));
+            let is_crowded = self.line.as_ref().is_some_and(|line| line.is_crowded(now, REPORTED_FOR));
             if slot.is_audio {
-                self.redundancy.hear_report(now, lost, packets, is_crowded(REPORTED_FOR));
-            } else if !is_crowded(CROWDED_FOR) {
+                self.redundancy.hear_report(now, lost, packets, is_crowded);
+            } else if !is_crowded {
                 self.redundancy.set_loss(now, lost, packets);
             }
         }

@@ -180,7 +180,7 @@ impl Room {
                     bytes
                 });
                 if let Some(line) = line {
-                    line.send_sound(now, bytes + OVERHEAD_BYTES);
+                    line.send_repeat(now, bytes + OVERHEAD_BYTES);
                 }
                 self.counters.packets_sent += 1;
                 self.counters.bytes_sent += bytes as u64;

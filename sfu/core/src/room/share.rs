@@ -129,7 +129,10 @@ impl Room {
         }
         line.handle_tick(now);
         let Some(bps) = line.bps() else { return };
-        let sound = line.sound_bps(now);
+        let mut sound = line.sound_bps(now);
+        if !peer.subscriber.redundancy.is_needed() {
+            sound -= line.repeats_bps(now).min(sound);
+        }
         peer.line.note_rate(now, bps);
         let (places, due, pictures) = self.pictures(now, key, speaker);
         let Some(peer) = self.peers.get_mut(key) else { return };
@@ -151,7 +154,7 @@ impl Room {
         }
         self.sound_line(now, key);
         self.limit_voices(now, key, bps);
-        self.limit_repeats(now, key, bps);
+        self.limit_repeats(now, key, bps, allocation.granted_bps);
         let mut changed = ArrayVec::<u16, PICTURES_MAX>::new();
         if let Some(peer) = self.peers.get_mut(key) {
             let (mut is_more, mut is_less) = (false, false);
@@ -244,8 +247,9 @@ impl Room {
         }
     }
 
-    /// What each voice needs once is not spent on sending others twice, and behind a queue nothing is sent twice.
-    fn limit_repeats(&mut self, now: Instant, key: PeerKey, bps: f64) {
+    /// What each voice needs once is not spent on sending others twice, nor what pictures are granted unless the line
+    /// loses much; and behind a queue nothing is sent twice.
+    fn limit_repeats(&mut self, now: Instant, key: PeerKey, bps: f64, granted_bps: f64) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let line = peer.subscriber.line.as_ref();
         if line.is_some_and(|line| line.is_crowded(now, UNREPEATED_FOR)) {
@@ -254,7 +258,8 @@ impl Room {
         }
         let voices =
             peer.subscriber.slots.iter().filter(|slot| slot.is_audio && slot.current.is_some()).count();
-        let left = bps - voices as f64 * VOICE_BPS;
+        let pictures = if peer.subscriber.redundancy.is_needed() { 0.0 } else { granted_bps };
+        let left = bps - voices as f64 * VOICE_BPS - pictures;
         peer.subscriber.redundancy.set_allowance_bps(Some(left.max(0.0) as u64));
     }
 
