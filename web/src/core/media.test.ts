@@ -201,6 +201,29 @@ describe('a server that makes place for another', () => {
     },
   );
 
+  test.each([true, false])(
+    'is heard on the old one though the new one is lost again (%s)',
+    async (resumed) => {
+      const call = await moving(true);
+      const { browser } = call;
+      const [old] = browser.peers;
+      browser.socket.drop();
+      await browser.pass(1_000);
+      browser.socket.open();
+      await call.say(welcome([ANA], { resumed, revision: resumed ? 2 : 0 }));
+      await call.say({ type: 'media', state: 'lost' });
+      await call.answer();
+      expect(browser.peers.length).toBeGreaterThan(2);
+      expect(old?.transceivers[0]?.sender.track).not.toBeNull();
+      browser.peer.become('connected');
+      const playing = () => call.meeting.audios.value[0]?.getTracks() as unknown[];
+      expect(playing()).toEqual([old?.transceivers[3]?.receiver.track]);
+      browser.peer.flow(3);
+      expect(playing()).toEqual([browser.peer.transceivers[3]?.receiver.track]);
+      expect(old?.connectionState).not.toBe('closed');
+    },
+  );
+
   test('goes on playing the old until everyone’s voice has come over', async () => {
     const berta = member(3, 'Berta', 'microphone');
     const muted = member(4, 'Carla', 'camera');

@@ -66,8 +66,10 @@ export class Media {
   #hasPlayed = false;
   /** The one that goes on sending a while after it was replaced. */
   #lingering: Peer | null = null;
-  /** Whether the old one's server still serves it, so that it makes sense to send to both. */
+  /** Whether the old one's server still serves it, so that it makes sense to send to both, until another plays. */
   #isBeside = false;
+  /** Whether the next welcome is of the process that takes over. */
+  #isToMove = false;
   /** On how many slots of the newest peer connection a voice has come; null before anything has. */
   #voices: number | null = null;
   /** Whether the rest of them is waited for already. */
@@ -103,9 +105,10 @@ export class Media {
   }
 
   /** Makes a peer connection, the first or in the place of the one before. */
-  makePeer(videoSlots = VIDEO_SLOTS_MIN, beside = false): void {
+  makePeer(videoSlots = VIDEO_SLOTS_MIN): void {
     const { newPeerConnection } = this.env;
     if (!newPeerConnection) return;
+    const beside = this.#isBeside;
     const generation = ++this.#generation;
     this.#offer = null;
     this.#mending.handleNewPeer();
@@ -126,21 +129,21 @@ export class Media {
     this.#isBroken.value = false;
     this.#slotsMax = VIDEO_SLOTS_MAX;
     this.#slotsAnswered = 0;
-    if (!this.#peer || this.#peer.wasAnswered) this.makePeer(VIDEO_SLOTS_MIN, this.#isBeside);
-    this.#isBeside = false;
+    if (!this.#peer || this.#peer.wasAnswered) this.makePeer();
+    this.#isToMove = false;
     this.resay();
   }
 
   /** Another process takes over; the old one serves what it has for a while yet. The next welcome brings a new peer. */
   handleMoving(): void {
-    this.#isBeside = true;
+    this.#isBeside = this.#isToMove = true;
   }
 
   /** The membership is taken up again. */
   handleResumed(revision: number): void {
     this.#revision = Math.max(this.#revision, revision);
-    if (this.#isBeside && this.#peer) this.makePeer(this.#slots(), true);
-    this.#isBeside = false;
+    if (this.#isToMove && this.#peer) this.makePeer(this.#slots());
+    this.#isToMove = false;
     this.resay();
   }
 
@@ -217,7 +220,7 @@ export class Media {
     for (const peer of [this.#peer, this.#playing, this.#lingering]) peer?.close();
     this.#peer = this.#playing = this.#lingering = null;
     this.#offer = null;
-    this.#isSocketUp = this.#isBeside = this.#hasPlayed = false;
+    this.#isSocketUp = this.#isBeside = this.#isToMove = this.#hasPlayed = false;
     this.#slotsAnswered = 0;
     this.#mending.reset();
     this.#silence.reset();
@@ -286,6 +289,7 @@ export class Media {
     );
     this.#peer = peer;
     if (!this.#playing) {
+      this.#isBeside = false;
       this.#playing = peer;
       peer.play();
     }
@@ -325,6 +329,7 @@ export class Media {
 
   /** The old server has ended: nothing is heard on it any more, whether or not the new one has something to play. */
   #handleOldEnded(): void {
+    this.#isBeside = false;
     if (this.#flowTimer !== null && this.#peer) this.#takeOver(this.#peer, true);
   }
 
@@ -336,6 +341,7 @@ export class Media {
     if (peer !== this.#peer || peer === old) return;
     this.#playing = peer;
     this.#hasPlayed = true;
+    this.#isBeside = false;
     peer.play();
     this.hooks.onTakeOver();
     if (!beside) {
