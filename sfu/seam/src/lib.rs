@@ -176,7 +176,8 @@ pub struct SlotState {
     pub paused: bool,
 }
 
-/// Which simulcast layers of one up somebody receives or waits for. The publisher may pause the others.
+/// Which simulcast layers of one up somebody receives or waits for, and how much of them their lines carry. The publisher
+/// may pause the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "protocol.ts"))]
 pub struct UpWanted {
@@ -184,6 +185,10 @@ pub struct UpWanted {
     pub kind: UpKind,
     /// One entry a layer, smallest first, as many as were negotiated.
     pub layers: Vec<bool>,
+    /// The most that is to be sent of each layer, in bit/s of the encoder's output; 0, or no entry, where there is no
+    /// such limit. A publisher that does not keep to it is served as if there were none.
+    #[serde(default)]
+    pub bps_max: Vec<u32>,
 }
 
 /// How well a peer's line carries what is asked of it, both ways, as the server measures it.

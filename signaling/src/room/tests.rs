@@ -510,7 +510,11 @@ fn a_move_is_told_to_everyone_and_media_goes_on_until_it_is_closed() {
 #[test]
 fn what_is_wanted_and_held_back_is_told_to_whom_it_concerns_and_kept_for_their_return() {
     let mut script = two_people();
-    let wanted = vec![UpWanted { kind: UpKind::Camera, layers: vec![true, false, false] }];
+    let wanted = vec![UpWanted {
+        kind: UpKind::Camera,
+        layers: vec![true, false, false],
+        bps_max: vec![90_000, 0, 0],
+    }];
     assert_eq!(
         script.hear(Event::Wanted { peer: PeerId(11), ups: wanted.clone() }),
         [Effect::Send { sockets: vec![SocketId(1)], message: ServerMessage::Wanted { ups: wanted.clone() } }]

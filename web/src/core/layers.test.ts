@@ -1,7 +1,9 @@
-import { expect, test } from 'vitest';
-import { layersOf, scalesOf, toldHeightPx, withLayers, withScales } from './layers';
+import { describe, expect, test } from 'vitest';
+import { layersOf, scalesOf, toldHeightPx, withScales, withWanted } from './layers';
 
 const camera = (...active: boolean[]) => active.map((on, layer) => ({ rid: 'qhf'[layer] ?? '', active: on }));
+const withLayers = (encodings: RTCRtpEncodingParameters[], layers: readonly boolean[]) =>
+  withWanted(encodings, [], { layers });
 const active = (encodings: RTCRtpEncodingParameters[] | null) => encodings?.map((one) => one.active) ?? null;
 
 test('layers that nobody wants are off, and on again when somebody does', () => {
@@ -17,12 +19,47 @@ test('nothing is set when nothing changes', () => {
 
 test('a layer of which nothing was said stays on', () => {
   expect(active(withLayers(camera(true, true, true), [false]))).toEqual([false, true, true]);
-  expect(withLayers(camera(true, true, true), layersOf([], 'camera'))).toBeNull();
+  expect(withWanted(camera(true, true, true), [], layersOf([], 'camera'))).toBeNull();
 });
 
 test('everything else of an encoding is left as it is', () => {
   const [encoding] = withLayers([{ rid: 'f', active: true, maxBitrate: 5 }], [false]) ?? [];
   expect(encoding).toEqual({ rid: 'f', active: false, maxBitrate: 5 });
+});
+
+describe('a layer that lines do not carry as a whole', () => {
+  const made = [120_000, 350_000, 1_200_000].map((maxBitrate, layer) => ({
+    rid: 'qhf'[layer] ?? '',
+    active: true,
+    maxBitrate,
+  }));
+  const rates = (bps_max?: number[], encodings = made) =>
+    withWanted(encodings, made, { layers: [], ...(bps_max && { bps_max }) })?.map((one) => one.maxBitrate);
+
+  test('is sent with as much as they carry, and whole again when they do', () => {
+    expect(rates([0, 0, 700_000])).toEqual([120_000, 350_000, 700_000]);
+    const narrow = made.map((one, layer) => ({ ...one, maxBitrate: layer === 2 ? 700_000 : one.maxBitrate }));
+    expect(rates([0, 0, 800_000], narrow)).toEqual([120_000, 350_000, 800_000]);
+    expect(rates([0, 0, 0], narrow)).toEqual([120_000, 350_000, 1_200_000]);
+    expect(rates([], narrow), 'nothing was said').toEqual([120_000, 350_000, 1_200_000]);
+    expect(rates(undefined, narrow), 'by an earlier server').toEqual([120_000, 350_000, 1_200_000]);
+  });
+
+  test('is never sent with more than it was made for, nor with less than the one below', () => {
+    expect(rates([0, 0, 5_000_000])).toBeUndefined();
+    expect(rates([0, 1, 1])).toEqual([120_000, 120_000, 350_000]);
+    expect(rates([1, 0, 0]), 'the smallest').toEqual([40_000, 350_000, 1_200_000]);
+    expect(rates([NaN, -1, Infinity])).toBeUndefined();
+  });
+
+  test('may be the only one', () => {
+    const screen = [{ active: true, maxBitrate: 2_500_000 }];
+    expect(withWanted(screen, screen, { layers: [true], bps_max: [600_000] })).toEqual([
+      { active: true, maxBitrate: 600_000 },
+    ]);
+    const bare = [{ active: true }];
+    expect(withWanted(bare, bare, { layers: [true], bps_max: [600_000] }), 'made without a limit').toBeNull();
+  });
 });
 
 /** How tall the server takes each of three layers to be. */

@@ -7,6 +7,10 @@
 // Chromium sends fewer layers of a small picture, and leaves out the last ones, which are the tallest: of 640x360 in
 // three layers it would send 90 and 180 pixels and never 360. So of a small picture the first layers are made taller,
 // in every browser, until those that are sent reach its full height; the layers that are left over repeat it.
+//
+// Between two layers there is nothing to send, so a line that carries half of the tallest would be half empty: the server
+// then says how much of a layer lines carry (`bps_max`), and its `maxBitrate` goes down to that. Both browsers follow
+// without a key frame and without another offer.
 
 import type { UpWanted } from './protocol';
 
@@ -53,17 +57,57 @@ export function withScales(
   return next.some((one, layer) => is(one) !== is(encodings[layer])) ? next : null;
 }
 
-/** The encodings with each layer on or off as wanted; null when nothing would change. */
-export function withLayers(
-  encodings: readonly RTCRtpEncodingParameters[],
-  wanted: readonly boolean[],
-): RTCRtpEncodingParameters[] | null {
-  // A layer that the server says nothing of stays on.
-  const next = encodings.map((encoding, layer) => ({ ...encoding, active: wanted[layer] ?? true }));
-  return next.some(({ active }, layer) => active !== (encodings[layer]?.active ?? true)) ? next : null;
+/** The smallest layer is never asked to do with less, in bit/s: below it no encoder makes a picture. */
+const LEAST_BPS = 40_000;
+
+/** What is wanted of the layers of one up, smallest first. */
+export interface WantedLayers {
+  /** Which are on; one that is not there is on. */
+  layers: readonly boolean[];
+  /** The most to send of each, in bit/s; 0, or not there, where there is no such limit. */
+  bps_max?: readonly number[];
 }
 
-/** What was said last of the layers of one up; all of them are on before anything was said. */
-export function layersOf(ups: readonly UpWanted[], kind: UpWanted['kind']): readonly boolean[] {
-  return ups.find((up) => up.kind === kind)?.layers ?? [];
+/**
+ * The bitrate of a layer that is to take no more than this: never more than it was made with, nor less than the layer
+ * below was made with, which would look better.
+ */
+function bitrateOf(
+  made: readonly RTCRtpEncodingParameters[],
+  layer: number,
+  bpsMax: number,
+): number | undefined {
+  const full = made[layer]?.maxBitrate;
+  // Whatever a server says, this is a number and within what the layer was made for.
+  if (full === undefined || !(bpsMax > 0)) return full;
+  const below = layer > 0 ? made[layer - 1]?.maxBitrate : undefined;
+  return Math.min(full, Math.max(Math.round(bpsMax), below ?? LEAST_BPS));
+}
+
+/**
+ * The encodings with each layer on or off as wanted, and with no more than is wanted of it; null when nothing would
+ * change. `made` is how the layers were made.
+ */
+export function withWanted(
+  encodings: readonly RTCRtpEncodingParameters[],
+  made: readonly RTCRtpEncodingParameters[],
+  { layers, bps_max = [] }: WantedLayers,
+): RTCRtpEncodingParameters[] | null {
+  const next = encodings.map((encoding, layer) => {
+    const maxBitrate = bitrateOf(made, layer, bps_max[layer] ?? 0);
+    return {
+      ...encoding,
+      // A layer that the server says nothing of stays on.
+      active: layers[layer] ?? true,
+      ...(maxBitrate !== undefined && { maxBitrate }),
+    };
+  });
+  const isChanged = ({ active, maxBitrate }: RTCRtpEncodingParameters, layer: number) =>
+    active !== (encodings[layer]?.active ?? true) || maxBitrate !== encodings[layer]?.maxBitrate;
+  return next.some(isChanged) ? next : null;
+}
+
+/** What was said last of the layers of one up; all of them are on, and whole, before anything was said. */
+export function layersOf(ups: readonly UpWanted[], kind: UpWanted['kind']): WantedLayers {
+  return ups.find((up) => up.kind === kind) ?? { layers: [] };
 }

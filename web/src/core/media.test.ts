@@ -311,13 +311,13 @@ describe('layers', () => {
   test('are all on until the server says what is wanted, and then follow it', async () => {
     const call = await Call.joined([ANA]);
     expect(active(call, 1)).toEqual([true, true, true]);
-    await call.say({ type: 'wanted', ups: [{ kind: 'camera', layers: [true, false, false] }] });
+    await call.say({ type: 'wanted', ups: [{ kind: 'camera', layers: [true, false, false], bps_max: [] }] });
     expect([active(call, 1), active(call, 2)]).toEqual([[true, false, false], [true]]);
     await call.say({
       type: 'wanted',
       ups: [
-        { kind: 'camera', layers: [false, true, true] },
-        { kind: 'screen', layers: [false] },
+        { kind: 'camera', layers: [false, true, true], bps_max: [] },
+        { kind: 'screen', layers: [false], bps_max: [] },
       ],
     });
     expect([active(call, 1), active(call, 2)]).toEqual([[false, true, true], [false]]);
@@ -328,14 +328,30 @@ describe('layers', () => {
     call.browser.socket.drop();
     await call.browser.pass(1_000);
     call.browser.socket.open();
-    const wanted = [{ kind: 'camera' as const, layers: [true, true, false] }];
+    const wanted = [{ kind: 'camera' as const, layers: [true, true, false], bps_max: [] }];
     await call.say(welcome([ANA], { resumed: true, revision: 1, wanted }));
     expect(active(call, 1)).toEqual([true, true, false]);
   });
 
+  test('are sent with no more than is wanted of them, and whole in a new peer connection', async () => {
+    const call = await Call.joined([ANA]);
+    const rates = (line: number) => call.browser.peer.transceivers[line]?.sender.rates();
+    const made = rates(1);
+    await call.say({
+      type: 'wanted',
+      ups: [
+        { kind: 'camera', layers: [true, true, true], bps_max: [0, 0, 600_000] },
+        { kind: 'screen', layers: [true], bps_max: [700_000] },
+      ],
+    });
+    expect([rates(1), rates(2)]).toEqual([[120_000, 350_000, 600_000], [700_000]]);
+    await call.say({ type: 'media', state: 'lost' });
+    expect([call.browser.peers.length, rates(1)]).toEqual([2, made]);
+  });
+
   test('are all on again in a new peer connection', async () => {
     const call = await Call.joined([ANA]);
-    await call.say({ type: 'wanted', ups: [{ kind: 'camera', layers: [false, false, false] }] });
+    await call.say({ type: 'wanted', ups: [{ kind: 'camera', layers: [false, false, false], bps_max: [] }] });
     await call.say({ type: 'media', state: 'lost' });
     expect(call.browser.peers).toHaveLength(2);
     expect(active(call, 1)).toEqual([true, true, true]);

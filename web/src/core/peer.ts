@@ -7,7 +7,7 @@
 
 import type { Environment } from './env';
 import type { Kind } from './model';
-import { withLayers, withScales } from './layers';
+import { withScales, withWanted, type WantedLayers } from './layers';
 import type { UpLine } from './protocol';
 
 /** What a line is for. */
@@ -165,11 +165,12 @@ export class Peer {
     });
   }
 
-  /** Pauses the layers of a line that nobody wants, smallest first, and starts those that somebody does. */
-  setLayers(kind: Kind, wanted: readonly boolean[]): void {
+  /** Pauses the layers of a line that nobody wants, starts those that somebody does, and sends no more of them than is wanted. */
+  setLayers(kind: 'camera' | 'screen', wanted: WantedLayers): void {
+    const made = kind === 'camera' ? CAMERA_LAYERS : SCREEN_LAYERS;
     this.#onSender(kind, async (sender) => {
       const parameters = sender.getParameters();
-      const encodings = withLayers(parameters.encodings ?? [], wanted);
+      const encodings = withWanted(parameters.encodings ?? [], made, wanted);
       if (encodings) await sender.setParameters({ ...parameters, encodings });
     });
   }

@@ -243,12 +243,20 @@ export type UpState = {
   height_px: number,
 };
 
-/** Which simulcast layers of one up somebody receives or waits for. The publisher may pause the others. */
+/**
+ * Which simulcast layers of one up somebody receives or waits for, and how much of them their lines carry. The publisher
+ * may pause the others.
+ */
 export type UpWanted = {
   /** What. */
   kind: UpKind,
   /** One entry a layer, smallest first, as many as were negotiated. */
   layers: Array<boolean>,
+  /**
+   * The most that is to be sent of each layer, in bit/s of the encoder's output; 0, or no entry, where there is no
+   * such limit. A publisher that does not keep to it is served as if there were none.
+   */
+  bps_max: Array<number>,
 };
 
 /** The protocol versions the server of this source tree speaks, newest last. */

@@ -3,6 +3,9 @@
 //! Sound is not its business: what sound needs is taken off the budget before. Pictures are served in order of
 //! importance: first everyone's smallest layer, then the most important one's wish, then the next one's. Less is given
 //! at once; more only with a margin and after a while, so that nothing flutters.
+//!
+//! Between two layers lies what nothing is made for. [`offers`] says what of it a line could give to which layer, so that
+//! its publisher can be asked for that much. A layer that was asked for gives way before a smaller one has to do.
 
 use crate::up::LAYERS_MAX;
 use arrayvec::ArrayVec;
@@ -26,6 +29,16 @@ const UPGRADE_INTERVAL_MAX: Duration = Duration::from_secs(24);
 /// The same while no picture is shown at all.
 const INTERVAL_UNSEEN_MAX: Duration = Duration::from_secs(3);
 
+/// A layer that is not had yet is asked for at this many times the least that makes sense, one that is had is kept from
+/// there on.
+const WORTH_ASKING: f64 = 1.35;
+
+/// This much of what a line could give to a layer is asked for: the rest is for what an encoder exceeds it by.
+const ASKED: f64 = 0.98;
+
+/// The same before it is had: the margin of an upgrade has to be there.
+const ASKED_BEFORE: f64 = 0.97 / UPGRADE_MARGIN;
+
 /// What a picture may carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grant {
@@ -41,11 +54,24 @@ impl Grant {
     pub const ALL: Grant = Grant::Layer(u8::MAX);
 }
 
+/// What a layer costs, bit/s.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Price {
+    /// As it is now.
+    pub bps: f64,
+    /// If its publisher is asked for no less than it can give.
+    pub full_bps: f64,
+    /// Below this the layer makes no sense: a smaller one, or none, looks better.
+    pub least_bps: f64,
+    /// What it can be brought down to by asking its publisher for less; infinite where nothing would come of that.
+    pub yields_to_bps: f64,
+}
+
 /// A picture that is wished for and could be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Picture {
-    /// Rates of its layers, smallest first, bit/s; `None` for one that does not flow. At least one flows.
-    pub layers: [Option<f64>; LAYERS_MAX],
+    /// Its layers, smallest first; `None` for one that does not flow. At least one flows.
+    pub layers: [Option<Price>; LAYERS_MAX],
     /// The layer that its height asks for, live.
     pub wish: u8,
     /// What it was granted before.
@@ -55,16 +81,27 @@ pub struct Picture {
 }
 
 impl Picture {
+    /// The price of the layer that flows for a grant: the best at or below it.
+    fn price(&self, grant: Grant) -> Option<Price> {
+        let Grant::Layer(layer) = grant else { return None };
+        self.layers[..=usize::from(layer).min(LAYERS_MAX - 1)].iter().rev().flatten().next().copied()
+    }
+
     fn cost(&self, grant: Grant) -> f64 {
-        match grant {
-            Grant::Paused => 0.0,
-            Grant::Layer(layer) => {
-                // The layer that flows for this grant: the best at or below it.
-                let flowing =
-                    self.layers[..=usize::from(layer).min(LAYERS_MAX - 1)].iter().rev().flatten().next();
-                flowing.copied().unwrap_or(0.0)
-            }
-        }
+        self.price(grant).map_or(0.0, |price| price.bps)
+    }
+
+    /// The most of what was granted before that is still wished for.
+    fn kept(&self) -> Grant {
+        self.before.min(Grant::Layer(self.wish))
+    }
+
+    /// The least that has to be there for a grant. What is already had may yield.
+    fn need(&self, grant: Grant) -> f64 {
+        let need = |price: Price| {
+            if grant <= self.kept() { price.bps.min(price.yields_to_bps) } else { price.bps }
+        };
+        self.price(grant).map_or(0.0, need)
     }
 
     fn smallest(&self) -> Option<u8> {
@@ -120,7 +157,7 @@ impl Hysteresis {
 pub struct Allocation {
     /// One a picture.
     pub grants: ArrayVec<Grant, PICTURES_MAX>,
-    /// The cost of every wish.
+    /// The cost of every wish, if nobody is asked for less.
     pub wished_bps: f64,
     /// The cost of what is granted.
     pub granted_bps: f64,
@@ -129,59 +166,135 @@ pub struct Allocation {
 /// Shares a budget out. `may_upgrade` is false for a while after the last change.
 pub fn allocate(budget_bps: f64, pictures: &[Picture], may_upgrade: bool) -> Allocation {
     let pictures = &pictures[..pictures.len().min(PICTURES_MAX)];
-    let mut order: ArrayVec<usize, PICTURES_MAX> = (0..pictures.len()).collect();
-    order.sort_by_key(|place| (pictures[*place].rank, *place));
-    let frugal = share(budget_bps, pictures, &order);
-    let generous = share(budget_bps / UPGRADE_MARGIN, pictures, &order);
-    let wish_of = |picture: &Picture| Grant::Layer(picture.wish);
+    let order = ranked(pictures);
+    let wished = |picture: &Picture| picture.layers[usize::from(picture.wish)];
     let mut allocation = Allocation {
-        wished_bps: pictures.iter().map(|picture| picture.cost(wish_of(picture))).sum(),
+        wished_bps: pictures.iter().filter_map(wished).map(|price| price.bps.max(price.full_bps)).sum(),
         ..Allocation::default()
     };
     // What was given stays if it still fits as a whole; else the frugal share says what does.
-    let kept: ArrayVec<Grant, PICTURES_MAX> =
-        pictures.iter().map(|picture| picture.before.min(wish_of(picture))).collect();
-    let sum = |grants: &[Grant]| -> f64 {
-        pictures.iter().zip(grants).map(|(picture, grant)| picture.cost(*grant)).sum()
-    };
-    let mut grants = if sum(&kept) <= budget_bps { kept.clone() } else { frugal };
-    if may_upgrade && sum(&kept) <= budget_bps {
+    let kept: ArrayVec<Grant, PICTURES_MAX> = pictures.iter().map(Picture::kept).collect();
+    let needed: f64 = pictures.iter().zip(&kept).map(|(picture, grant)| picture.need(*grant)).sum();
+    let is_kept = needed <= budget_bps;
+    let mut grants = if is_kept { kept.clone() } else { share(budget_bps, 0.0, pictures, &order) };
+    if may_upgrade && is_kept {
+        let reserve_bps = budget_bps - budget_bps / UPGRADE_MARGIN;
+        let generous = share(budget_bps, reserve_bps, pictures, &order);
         let is_more = generous.iter().zip(&kept).any(|(new, old)| new > old);
         if is_more {
             grants = generous;
         }
     }
-    allocation.granted_bps = sum(&grants);
+    allocation.granted_bps = cost(pictures, &grants);
     allocation.grants = grants;
     allocation
 }
 
-fn share(budget_bps: f64, pictures: &[Picture], order: &[usize]) -> ArrayVec<Grant, PICTURES_MAX> {
+fn cost(pictures: &[Picture], grants: &[Grant]) -> f64 {
+    pictures.iter().zip(grants).map(|(picture, grant)| picture.cost(*grant)).sum()
+}
+
+/// The pictures' places, the most important first.
+fn ranked(pictures: &[Picture]) -> ArrayVec<usize, PICTURES_MAX> {
+    let mut order: ArrayVec<usize, PICTURES_MAX> = (0..pictures.len()).collect();
+    order.sort_by_key(|place| (pictures[*place].rank, *place));
+    order
+}
+
+/// Shares a budget out, of which the reserve has to be left behind what was not granted before.
+fn share(
+    budget_bps: f64,
+    reserve_bps: f64,
+    pictures: &[Picture],
+    order: &[usize],
+) -> ArrayVec<Grant, PICTURES_MAX> {
     let mut grants: ArrayVec<Grant, PICTURES_MAX> = pictures.iter().map(|_| Grant::Paused).collect();
+    let mut charged: ArrayVec<f64, PICTURES_MAX> = pictures.iter().map(|_| 0.0).collect();
     let mut left = budget_bps;
-    for &place in order {
+    // What yields is charged for as far as there is something left, and yields the rest.
+    let mut give = |place: usize, grant: Grant| {
         let picture = &pictures[place];
-        let Some(smallest) = picture.smallest() else { continue };
-        let grant = Grant::Layer(smallest);
-        if picture.cost(grant) <= left {
-            left -= picture.cost(grant);
-            grants[place] = grant;
+        let reserve = if grant > picture.kept() { reserve_bps } else { 0.0 };
+        if picture.need(grant) - charged[place] + reserve > left {
+            return false;
+        }
+        let more = (picture.cost(grant) - charged[place]).min(left);
+        left -= more;
+        charged[place] += more;
+        grants[place] = grant;
+        true
+    };
+    let mut seen = ArrayVec::<(usize, u8), PICTURES_MAX>::new();
+    for &place in order {
+        if let Some(smallest) = pictures[place].smallest()
+            && give(place, Grant::Layer(smallest))
+        {
+            seen.push((place, smallest));
         }
     }
-    for &place in order {
-        let picture = &pictures[place];
-        while let Grant::Layer(layer) = grants[place]
-            && let Some(above) = picture.next_above(layer)
+    for (place, mut layer) in seen {
+        while let Some(above) = pictures[place].next_above(layer)
+            && give(place, Grant::Layer(above))
         {
-            let more = picture.cost(Grant::Layer(above)) - picture.cost(grants[place]);
-            if more > left {
-                break;
-            }
-            left -= more;
-            grants[place] = Grant::Layer(above);
+            layer = above;
         }
     }
     grants
+}
+
+/// What a line could give a layer, if its publisher were asked for that much.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Offer {
+    /// Which layer.
+    pub layer: u8,
+    /// How much, bit/s; infinite if all that it takes.
+    pub bps: f64,
+}
+
+/// What a line could give each picture beyond or instead of what was granted: the most important one gets all that is
+/// left, and what more is granted than there is, the least important one gives up. A layer that is not granted is named
+/// only if `may_upgrade`. `None` where nothing that makes sense fits.
+pub fn offers(
+    budget_bps: f64,
+    pictures: &[Picture],
+    grants: &[Grant],
+    may_upgrade: bool,
+) -> ArrayVec<Option<Offer>, PICTURES_MAX> {
+    let pictures = &pictures[..pictures.len().min(grants.len())];
+    let mut given: ArrayVec<f64, PICTURES_MAX> =
+        pictures.iter().zip(grants).map(|(picture, grant)| picture.cost(*grant)).collect();
+    let order = ranked(pictures);
+    let mut left = budget_bps - given.iter().sum::<f64>();
+    for &place in order.iter().rev() {
+        if left >= 0.0 {
+            break;
+        }
+        let less = (given[place] - pictures[place].need(grants[place])).clamp(0.0, -left);
+        given[place] -= less;
+        left += less;
+    }
+    left = left.max(0.0);
+    let mut offers: ArrayVec<Option<Offer>, PICTURES_MAX> = pictures.iter().map(|_| None).collect();
+    for &place in &order {
+        let (picture, granted) = (&pictures[place], grants[place]);
+        let room = given[place] + left;
+        let fitting = (0..=picture.wish).rev().find_map(|layer| {
+            let price = picture.layers[usize::from(layer)]?;
+            let is_had = Grant::Layer(layer) <= granted;
+            let least = price.least_bps * if is_had { 1.0 } else { WORTH_ASKING };
+            ((is_had || may_upgrade) && room >= least).then_some((layer, price, is_had))
+        });
+        let Some((layer, price, is_had)) = fitting else { continue };
+        // The smallest gets its margin before it is known to give way: nothing would be left below it.
+        let is_safe = price.yields_to_bps.is_finite() || Some(layer) != picture.smallest();
+        let asked = room * if is_had && is_safe { ASKED } else { ASKED_BEFORE };
+        let is_whole = asked >= price.full_bps;
+        offers[place] = Some(Offer { layer, bps: if is_whole { f64::INFINITY } else { asked } });
+        // What it does not take now it may take in a moment.
+        let taken = if is_whole { price.full_bps.max(given[place]) } else { room };
+        left = (left - (taken - given[place])).max(0.0);
+    }
+    offers
 }
 
 #[cfg(test)]
@@ -189,8 +302,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Nobody is asked for less.
+    fn whole(bps: f64) -> Price {
+        Price { bps, full_bps: bps, least_bps: bps, yields_to_bps: f64::INFINITY }
+    }
+
     fn camera(rank: u16, before: Grant) -> Picture {
-        Picture { layers: [Some(100e3), Some(300e3), Some(1e6)], wish: 2, before, rank }
+        let layers = [100e3, 300e3, 1e6].map(|bps| Some(whole(bps)));
+        Picture { layers, wish: 2, before, rank }
     }
 
     fn grants(budget: f64, pictures: &[Picture]) -> Vec<Grant> {
@@ -217,7 +336,8 @@ mod tests {
 
     #[test]
     fn a_layer_that_does_not_flow_costs_and_gives_nothing() {
-        let picture = Picture { layers: [Some(100e3), None, None], wish: 0, before: Grant::Paused, rank: 0 };
+        let layers = [Some(whole(100e3)), None, None];
+        let picture = Picture { layers, wish: 0, ..camera(0, Grant::Paused) };
         assert_eq!(grants(9e6, &[picture]), [Grant::Layer(0)]);
     }
 
@@ -248,6 +368,67 @@ mod tests {
         assert_eq!(waits, [0, 3_000, 6_000, 12_000, 24_000, 24_000, 24_000, 24_000, 1_500]);
     }
 
+    /// A camera whose publisher keeps to what it is asked for.
+    fn elastic(rank: u16, before: Grant) -> Picture {
+        let prices = [(100e3, 50e3), (300e3, 110e3), (1e6, 330e3)];
+        let layers = prices.map(|(bps, least_bps)| {
+            Some(Price { bps, full_bps: bps, least_bps, yields_to_bps: least_bps.max(bps * 0.6) })
+        });
+        Picture { layers, ..camera(rank, before) }
+    }
+
+    #[test]
+    fn a_layer_that_can_be_had_for_less_is_kept_while_it_makes_sense() {
+        let at = |layer| [elastic(0, Grant::Layer(layer))];
+        assert_eq!(grants(700e3, &at(2)), [Grant::Layer(2)]);
+        assert_eq!(grants(590e3, &at(2)), [Grant::Layer(1)], "too far for an encoder to follow");
+        assert_eq!(grants(700e3, &at(1)), [Grant::Layer(1)], "what is not had is not had for less");
+        assert_eq!(grants(70e3, &at(2)), [Grant::Layer(0)], "the smallest gives way, too");
+        assert_eq!(grants(59e3, &at(2)), [Grant::Paused]);
+    }
+
+    #[test]
+    fn what_yields_makes_no_room_for_what_is_less_important() {
+        let two = [elastic(0, Grant::Layer(2)), elastic(1, Grant::Layer(0))];
+        assert_eq!(grants(1.2e6, &two), [Grant::Layer(2), Grant::Layer(0)]);
+        assert_eq!(grants(800e3, &two), [Grant::Layer(2), Grant::Layer(0)], "it yields itself");
+        assert_eq!(grants(1.6e6, &two), [Grant::Layer(2), Grant::Layer(1)]);
+        let screen = Picture { rank: 0, ..elastic(0, Grant::Paused) };
+        let camera = elastic(1, Grant::Layer(2));
+        assert_eq!(
+            grants(1.4e6, &[screen, camera]),
+            [Grant::Layer(2), Grant::Layer(1)],
+            "the other way round"
+        );
+    }
+
+    fn offered(budget: f64, pictures: &[Picture], may_upgrade: bool) -> Vec<Option<(u8, f64)>> {
+        let grants: Vec<Grant> = pictures.iter().map(|picture| picture.before).collect();
+        let offers = offers(budget, pictures, &grants, may_upgrade);
+        offers.iter().map(|offer| offer.map(|offer| (offer.layer, (offer.bps / 1e3).round()))).collect()
+    }
+
+    #[test]
+    fn between_two_layers_the_taller_is_asked_for_at_what_is_there() {
+        let at = |layer| [elastic(0, Grant::Layer(layer))];
+        assert_eq!(offered(800e3, &at(1), true), [Some((2, 675.0))], "with the margin of an upgrade");
+        assert_eq!(offered(800e3, &at(2), true), [Some((2, 784.0))], "nearly all of it once it is had");
+        assert_eq!(offered(800e3, &at(1), false), [Some((1, f64::INFINITY))], "not now");
+        assert_eq!(offered(400e3, &at(1), true), [Some((1, f64::INFINITY))], "too little to be worth it");
+        assert_eq!(offered(2e6, &at(1), true), [Some((2, f64::INFINITY))]);
+        assert_eq!(offered(40e3, &[elastic(0, Grant::Paused)], true), [None]);
+        assert_eq!(offered(80e3, &[elastic(0, Grant::Paused)], true), [Some((0, 67.0))]);
+    }
+
+    #[test]
+    fn what_is_left_goes_to_the_most_important_and_what_is_missing_is_taken_from_the_least() {
+        let two = [elastic(1, Grant::Layer(1)), elastic(0, Grant::Layer(1))];
+        assert_eq!(offered(1.1e6, &two, true), [Some((1, 294.0)), Some((2, 675.0))]);
+        assert_eq!(offered(550e3, &two, true), [Some((1, 245.0)), Some((1, 294.0))]);
+        let none_to_spare = [elastic(0, Grant::Layer(2)), elastic(1, Grant::Layer(2))];
+        assert_eq!(offered(1.3e6, &none_to_spare, true), [Some((2, 686.0)), Some((2, 588.0))]);
+    }
+
     fn pictures() -> impl Strategy<Value = Vec<Picture>> {
         let picture = (
             proptest::array::uniform3(proptest::option::of(20e3..3e6)),
@@ -262,12 +443,14 @@ mod tests {
                     least += *layer;
                     *layer = least;
                 }
+                let mut layers = layers.map(|layer| layer.map(whole));
                 let wish = (0..=wish).rev().find(|wish| layers[usize::from(*wish)].is_some());
                 let wish = wish.unwrap_or_else(|| {
-                    layers[0].get_or_insert(50e3);
+                    layers[0].get_or_insert(whole(50e3));
                     0
                 });
-                Picture { layers, wish, before: before.map_or(Grant::Paused, Grant::Layer), rank }
+                let before = before.map_or(Grant::Paused, Grant::Layer);
+                Picture { layers, wish, before, rank }
             });
         proptest::collection::vec(picture, 0..20)
     }
@@ -288,6 +471,19 @@ mod tests {
             for (picture, grant) in pictures.iter_mut().zip(&second.grants) { picture.before = *grant; }
             let third = allocate(budget, &pictures, true);
             prop_assert_eq!(second.grants, third.grants);
+        }
+
+        #[test]
+        fn no_more_is_offered_than_there_is(pictures in pictures(), budget in 0.0..20e6) {
+            let grants = allocate(budget, &pictures, true).grants;
+            let offers = offers(budget, &pictures, &grants, true);
+            prop_assert_eq!(offers.len(), pictures.len());
+            for (picture, offer) in pictures.iter().zip(&offers) {
+                let Some(offer) = offer else { continue };
+                prop_assert!(offer.layer <= picture.wish && offer.bps >= 0.0);
+                prop_assert!(picture.layers[usize::from(offer.layer)].is_some());
+                prop_assert!(offer.bps <= budget || offer.bps.is_infinite());
+            }
         }
 
         #[test]

@@ -10,7 +10,7 @@ use super::{
     rewrite::{Incoming, Rewriter},
 };
 use crate::{
-    bwe::allocate::Grant,
+    bwe::allocate::{Grant, Offer},
     negotiate::{ExtensionIds, SlotDescription},
     rtp::{Clock, header::Template, sequence::Sequence},
     up::{LAYERS_MAX, LayerRef},
@@ -75,6 +75,8 @@ pub struct Slot {
     pub is_paused: bool,
     /// What congestion control lets it carry.
     pub grant: Grant,
+    /// What its peer's line could give a layer if that were made to fit; `None` where nothing is known of the line.
+    pub offer: Option<Offer>,
     /// Whether its peer is yet to be told.
     pub is_changed: bool,
     /// Numbers before this one were given up and are not sent again.
@@ -116,6 +118,7 @@ impl Slot {
             announced: None,
             is_paused: false,
             grant: Grant::ALL,
+            offer: None,
             is_changed: false,
             repairable_from: Sequence::default(),
             rewriter: Rewriter::new(Clock::Audio, 0, 0),

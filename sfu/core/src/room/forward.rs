@@ -241,7 +241,7 @@ impl Room {
                 if layer.is_live
                     && let Some(bps) = layer.meter.bps(elapsed_us)
                 {
-                    layer.measure(bps);
+                    layer.measure(now, bps);
                 }
                 if layer.subscribers.is_empty() {
                     layer.gate.satisfy();

@@ -14,6 +14,7 @@ mod forward;
 mod reports;
 mod share;
 pub mod speakers;
+mod wanted;
 
 pub use crate::rtp::time::WallClock;
 
@@ -335,7 +336,7 @@ impl Room {
         (peer.voices_max, peer.held_until) = (usize::MAX, None);
         peer.hysteresis = Hysteresis::default();
         for slot in &mut peer.subscriber.slots {
-            slot.grant = Grant::ALL;
+            (slot.grant, slot.offer) = (Grant::ALL, None);
         }
         for up in peer.publisher.ups_mut() {
             up.retell_wanted();

@@ -1,18 +1,18 @@
-//! Sharing a subscriber's line out, and what follows from it: which pictures are held back, which layers publishers are
-//! to send at all, how good everyone's line is.
+//! Sharing a subscriber's line out, and what follows from it: which pictures are held back, how good everyone's line is.
+//! What follows for publishers is in [`super::wanted`].
 //!
 //! Done at ticks, not for packets. Who gets how much is [`allocate`]'s decision; here it is asked with what the room
 //! knows and its answer is put in force.
 
 use super::{PeerKey, Room};
 use crate::{
-    bwe::allocate::{Grant, PICTURES_MAX, Picture, allocate},
+    bwe::allocate::{Grant, PICTURES_MAX, Picture, Price, allocate, offers},
     down::Subscriber,
     rtp::Clock,
     up::{LAYERS_MAX, SlotRef, UpStream},
 };
 use arrayvec::ArrayVec;
-use asamblea_seam::{Event, Line, PeerLine, Up, UpKind, UpWanted};
+use asamblea_seam::{Event, Line, PeerLine, Up, UpKind};
 use std::time::{Duration, Instant};
 
 /// Part of the budget that is left to repair and reports.
@@ -33,8 +33,9 @@ const VOICE_BACK: f64 = 1.2;
 /// For so long after a queue nothing is repeated.
 const UNREPEATED_FOR: Duration = Duration::from_millis(500);
 
-/// A layer that nobody has wanted for this long is said to be unwanted.
-const UNWANTED_AFTER: Duration = Duration::from_secs(2);
+/// A layer gives way to less by its being asked for less down to this part of what it takes: beyond that a line is gone
+/// before any encoder has followed.
+const YIELDS: f64 = 0.6;
 
 /// Loss from which a line is weak, in 1/256: 5 %.
 const WEAK_LOSS: u8 = 13;
@@ -85,7 +86,7 @@ impl Judgement {
 
     /// Whether what the line does not carry is the line's fault. At first it is only not known yet: every line is
     /// believed narrow until it has shown more, the finest one included.
-    fn is_found_out(&self, now: Instant) -> bool {
+    pub(super) fn is_found_out(&self, now: Instant) -> bool {
         let is_over = |at: Instant| now.saturating_duration_since(at) >= FOUND_OUT_AFTER;
         self.bps < self.most_bps * FALLEN || self.grown_at.is_none_or(is_over)
     }
@@ -138,7 +139,11 @@ impl Room {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let is_nothing_shown = pictures.iter().all(|picture| picture.before == Grant::Paused);
         let may_raise = peer.hysteresis.may_raise(now, is_nothing_shown);
-        let allocation = allocate((bps - sound).max(0.0) * SHARED, &pictures, may_raise);
+        let budget_bps = (bps - sound).max(0.0) * SHARED;
+        let allocation = allocate(budget_bps, &pictures, may_raise);
+        // What a line that is not found out could give is no reason to ask anyone for less.
+        let may_ask = may_raise && peer.line.is_found_out(now);
+        let offers = offers(budget_bps, &pictures, &allocation.grants, may_ask);
         peer.line.is_short = due.iter().zip(&allocation.grants).any(|(due, grant)| grant < due);
         // What is probed for at any time is the next step and not the whole dream.
         let pictures_bps = allocation.wished_bps.min(allocation.granted_bps * 2.0 + 400_000.0);
@@ -158,8 +163,11 @@ impl Room {
         let mut changed = ArrayVec::<u16, PICTURES_MAX>::new();
         if let Some(peer) = self.peers.get_mut(key) {
             let (mut is_more, mut is_less) = (false, false);
-            for ((place, picture), grant) in places.iter().zip(&pictures).zip(&allocation.grants) {
+            peer.subscriber.slots.iter_mut().for_each(|slot| slot.offer = None);
+            let granted = allocation.grants.iter().zip(&offers);
+            for ((place, picture), (grant, offer)) in places.iter().zip(&pictures).zip(granted) {
                 let slot = &mut peer.subscriber.slots[usize::from(*place)];
+                slot.offer = *offer;
                 if std::mem::replace(&mut slot.grant, *grant) != *grant {
                     changed.push(*place);
                     // Less because less is wished for is no matter of the line.
@@ -194,7 +202,7 @@ impl Room {
             let Some(source) = self.by_id.get(&up.peer) else { continue };
             let stream = self.peers.get(*source).and_then(|peer| peer.publisher.up(up.kind));
             let Some(stream) = stream.filter(|stream| stream.is_active) else { continue };
-            let layers = costs(now, stream);
+            let layers = prices(now, stream, Some(SlotRef { peer: key, slot: place as u16 }));
             let Some(wish) = stream.ideal_layer(height_px, |layer| layers[layer].is_some()) else { continue };
             // What the publisher does not give is no fault of this line.
             let due = stream.ideal_layer(height_px, |layer| !stream.is_missing(layer)).unwrap_or(wish);
@@ -263,64 +271,6 @@ impl Room {
         peer.subscriber.redundancy.set_allowance_bps(Some(left.max(0.0) as u64));
     }
 
-    /// Works out which layers anyone receives or waits for, and says so where it is news.
-    pub(super) fn announce_wanted(&mut self, now: Instant) {
-        for peer in self.peers.values_mut() {
-            for up in peer.publisher.ups_mut() {
-                up.wanted_now = [false; LAYERS_MAX];
-            }
-        }
-        let is_alone = self.keys.len() < 2;
-        for place in 0..self.keys.len() {
-            let key = self.keys[place];
-            for slot in 0..self.slot_count(key) {
-                let Some(peer) = self.peers.get(key) else { break };
-                let slot = &peer.subscriber.slots[slot];
-                let carried =
-                    [slot.current, slot.target].into_iter().flatten().map(|at| (at.peer, at.kind, at.layer));
-                let carried: ArrayVec<_, 2> = carried.filter(|(_, kind, _)| !kind.is_audio()).collect();
-                let wished =
-                    slot.wish.filter(|_| slot.is_open && !slot.is_audio).and_then(|(up, height_px)| {
-                        let source = *self.by_id.get(&up.peer)?;
-                        let stream = self.peers.get(source)?.publisher.up(up.kind)?;
-                        let layers = costs(now, stream);
-                        let ideal = stream.ideal_layer(height_px, |layer| layers[layer].is_some())?;
-                        match slot.grant {
-                            Grant::Paused => None,
-                            Grant::Layer(limit) => Some((source, up.kind, ideal.min(limit), stream)),
-                        }
-                    });
-                // Until the wished layer comes the next smaller one is wanted too, since it may never come.
-                let below = wished.filter(|(.., layer, stream)| !stream.layers[usize::from(*layer)].is_live);
-                let below =
-                    below.and_then(|(source, kind, layer, _)| Some((source, kind, layer.checked_sub(1)?)));
-                let wished = wished.map(|(source, kind, layer, _)| (source, kind, layer));
-                for (source, kind, layer) in carried.into_iter().chain(wished).chain(below) {
-                    let up = self.peers.get_mut(source).and_then(|peer| peer.publisher.up_mut(kind));
-                    if let Some(wanted) = up.and_then(|up| up.wanted_now.get_mut(usize::from(layer))) {
-                        *wanted = true;
-                    }
-                }
-            }
-        }
-        for place in 0..self.keys.len() {
-            let Some(peer) = self.peers.get_mut(self.keys[place]) else { continue };
-            let mut is_news = false;
-            for up in peer.publisher.ups_mut().filter(|up| !up.kind.is_audio()) {
-                // The smallest goes on for whoever comes next: a face at once costs little.
-                up.wanted_now[0] |= !is_alone;
-                is_news |= up.settle_wanted(now, UNWANTED_AFTER);
-            }
-            if is_news {
-                let wanted =
-                    |up: &UpStream| UpWanted { kind: up.kind, layers: up.wanted[..up.layers.len()].to_vec() };
-                let ups =
-                    peer.publisher.ups_mut().filter(|up| !up.kind.is_audio()).map(|up| wanted(up)).collect();
-                self.notes.push_back(Event::Wanted { peer: peer.id, ups });
-            }
-        }
-    }
-
     /// Says whose line has become better or worse.
     pub(super) fn announce_lines(&mut self, now: Instant) {
         let mut lines = Vec::new();
@@ -363,20 +313,29 @@ impl Room {
     }
 }
 
-/// What each layer costs, bit/s: as measured where it flows, as last measured or as usual where it might; `None` where
-/// it was waited for in vain.
-fn costs(now: Instant, up: &UpStream) -> [Option<f64>; LAYERS_MAX] {
+/// What each layer costs: as measured where it flows, as last measured or as usual where it might; `None` where it was
+/// waited for in vain. For a slot it is also known what a layer can be brought down to by asking its publisher for less:
+/// that is of no use where it is not obeyed, and others keep what their lines carry.
+pub(super) fn prices(now: Instant, up: &UpStream, by: Option<SlotRef>) -> [Option<Price>; LAYERS_MAX] {
     debug_assert_eq!(up.clock(), Clock::Video, "pictures only");
-    let mut costs = [None; LAYERS_MAX];
+    let mut prices = [None; LAYERS_MAX];
     let mut least: f64 = 0.0;
-    for (place, cost) in costs.iter_mut().enumerate().take(up.layers.len()) {
+    for (place, known) in prices.iter_mut().enumerate().take(up.layers.len()) {
         if up.may_come(now, place) {
+            let price = up.price(now, place);
             // A taller layer is never taken for cheaper: what is measured in a still moment says little.
-            least = least.max(up.rate_bps(place));
-            *cost = Some(least);
+            least = least.max(price.bps);
+            let yields_to_bps = match by {
+                Some(by) if up.is_obedient(now, place) => {
+                    let others_bps = up.layers[place].demand.of_others_bps(by).unwrap_or(0.0);
+                    price.least_bps.max(least * YIELDS).max(others_bps)
+                }
+                _ => f64::INFINITY,
+            };
+            *known = Some(Price { bps: least, full_bps: price.full_bps.max(least), yields_to_bps, ..price });
         }
     }
-    costs
+    prices
 }
 
 #[cfg(test)]

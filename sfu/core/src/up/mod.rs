@@ -4,6 +4,7 @@
 //! layer beyond a list of keys, and nothing is stored for an SSRC that was not described or announced by a
 //! negotiated header extension.
 
+pub mod cap;
 pub mod feedback;
 pub mod gate;
 pub mod history;
@@ -11,13 +12,14 @@ pub mod level;
 pub mod reception;
 
 use crate::{
-    bwe::meter::Meter,
+    bwe::{allocate::Price, meter::Meter},
     negotiate::{ExtensionIds, Rid, UpDescription},
     room::PeerKey,
     rtp::{Clock, header::Packet},
 };
 use arrayvec::ArrayVec;
 use asamblea_seam::{Mid, UpKind};
+use cap::Cap;
 use feedback::Feedback;
 use gate::Gate;
 use history::History;
@@ -114,6 +116,46 @@ pub struct Layer {
     is_heard: bool,
     /// Whether packets came lately; kept by [`Layer::hear`] and [`Layer::expire`].
     pub is_live: bool,
+    /// The most that its publisher is asked to send of it.
+    pub cap: Cap,
+    /// What those who watch it can carry of it, as far as the running tick has found out.
+    pub demand: Demand,
+}
+
+/// What those who watch a layer can carry of it, bit/s; infinite for all that it takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Demand {
+    /// The most, and whose that is.
+    most: Option<(f64, SlotRef)>,
+    /// The most of anyone else.
+    next_bps: Option<f64>,
+}
+
+impl Demand {
+    /// Takes what one can carry.
+    pub fn add(&mut self, bps: f64, by: SlotRef) {
+        match self.most {
+            Some((most, whose)) if bps > most => {
+                if whose != by {
+                    self.next_bps = Some(most);
+                }
+                self.most = Some((bps, by));
+            }
+            Some((_, whose)) if whose == by => {}
+            Some(_) => self.next_bps = Some(self.next_bps.map_or(bps, |next| next.max(bps))),
+            None => self.most = Some((bps, by)),
+        }
+    }
+
+    /// The most that anyone can carry; `None` if nobody watches.
+    pub fn most_bps(&self) -> Option<f64> {
+        self.most.map(|(bps, _)| bps)
+    }
+
+    /// The most that anyone else can carry.
+    pub fn of_others_bps(&self, by: SlotRef) -> Option<f64> {
+        self.most.and_then(|(bps, whose)| if whose == by { self.next_bps } else { Some(bps) })
+    }
 }
 
 impl Layer {
@@ -121,7 +163,11 @@ impl Layer {
     pub fn hear(&mut self, now: Instant) -> bool {
         self.heard_at = Some(now);
         self.is_heard = true;
-        !std::mem::replace(&mut self.is_live, true)
+        let has_begun = !std::mem::replace(&mut self.is_live, true);
+        if has_begun {
+            self.cap.begin(now);
+        }
+        has_begun
     }
 
     /// True if the layer has just died.
@@ -136,10 +182,11 @@ impl Layer {
     }
 
     /// Takes what came lately, in bit/s, at a tick.
-    pub fn measure(&mut self, bps: f64) {
+    pub fn measure(&mut self, now: Instant, bps: f64) {
         self.bps += (bps - self.bps) * if self.bps == 0.0 { 1.0 } else { RATE_FOLLOWS };
         if std::mem::take(&mut self.is_heard) {
             self.heard_bps = self.bps;
+            self.cap.measure(now, bps, self.bps);
         }
     }
 }
@@ -180,6 +227,10 @@ const RATE_FOLLOWS: f64 = 0.1;
 const CAMERA_BPS: [f64; LAYERS_MAX] = [1_000_000.0, 350_000.0, 120_000.0];
 const SCREEN_BPS: f64 = 500_000.0;
 
+/// The least of their smallest layers that shows anything, headers included, bit/s: few pictures a second, few details.
+const CAMERA_BPS_LEAST: f64 = 70_000.0;
+const SCREEN_BPS_LEAST: f64 = 150_000.0;
+
 /// A layer of four times the pixels takes no more than this much of the one below: a picture that is still in small is
 /// still in large.
 const STEP: f64 = 4.0;
@@ -210,15 +261,70 @@ impl UpStream {
     /// What a layer takes, bit/s: as measured, or as usual before it was.
     pub fn rate_bps(&self, layer: usize) -> f64 {
         let measured = |layer: usize| self.layers.get(layer).map_or(0.0, |layer| layer.bps);
-        match self.kind {
-            _ if measured(layer) > 0.0 => measured(layer),
-            UpKind::Screen => SCREEN_BPS,
-            _ => {
-                let usual = CAMERA_BPS[(self.layers.len() - 1).saturating_sub(layer).min(LAYERS_MAX - 1)];
-                let below = layer.checked_sub(1).map_or(0.0, measured);
-                if below > 0.0 { usual.min(below * STEP) } else { usual }
-            }
+        if measured(layer) > 0.0 {
+            return measured(layer);
         }
+        let usual = self.usual_bps(layer);
+        let below = layer.checked_sub(1).map_or(0.0, measured);
+        if below > 0.0 { usual.min(below * STEP) } else { usual }
+    }
+
+    fn usual_bps(&self, layer: usize) -> f64 {
+        match self.kind {
+            UpKind::Screen => SCREEN_BPS,
+            _ => CAMERA_BPS[(self.layers.len() - 1).saturating_sub(layer).min(LAYERS_MAX - 1)],
+        }
+    }
+
+    /// What a layer costs a line that is to carry it, bit/s.
+    pub fn price(&self, now: Instant, layer: usize) -> Price {
+        let rate_bps = self.rate_bps(layer);
+        let full_bps = |layer: usize| match self.layers[layer].cap.full_bps() {
+            0.0 => self.rate_bps(layer).max(self.usual_bps(layer)),
+            known => known,
+        };
+        let smallest_bps = match self.kind {
+            UpKind::Screen => SCREEN_BPS_LEAST,
+            _ => CAMERA_BPS_LEAST,
+        };
+        let least_bps = layer.checked_sub(1).map_or(smallest_bps, |below| {
+            // With less than the one below takes it looks worse. A still picture takes little, and has to do when it moves.
+            full_bps(below).max(self.usual_bps(below))
+        });
+        let Layer { cap, is_live, .. } = &self.layers[layer];
+        Price {
+            bps: cap.price_bps(now, rate_bps, *is_live, self.is_obedient(now, layer)),
+            full_bps: full_bps(layer),
+            least_bps,
+            yields_to_bps: f64::INFINITY,
+        }
+    }
+
+    /// Whether the publisher would keep to a cap of this layer: it did, or nothing was seen of that and it did with another.
+    pub fn is_obedient(&self, now: Instant, layer: usize) -> bool {
+        let is_obeyed = |layer: &Layer| layer.cap.is_obeyed(now);
+        is_obeyed(&self.layers[layer])
+            .unwrap_or_else(|| self.layers.iter().any(|layer| is_obeyed(layer) == Some(true)))
+    }
+
+    /// What the publisher is asked to send of each layer at most, bit/s of the encoder's output; 0 where nothing is asked.
+    pub fn bps_max(&self) -> impl Iterator<Item = u32> + '_ {
+        self.layers.iter().map(|layer| layer.cap.told_bps().map_or(0, |bps| bps as u32))
+    }
+
+    /// Asks of each layer what those who watch it can carry. True if that is to be told.
+    pub fn settle_caps(&mut self, now: Instant) -> bool {
+        let mut is_news = false;
+        for place in 0..self.layers.len() {
+            let full_bps = self.price(now, place).full_bps;
+            let layer = &mut self.layers[place];
+            is_news |= if self.wanted[place] {
+                layer.cap.ask(now, layer.demand.most_bps(), full_bps)
+            } else {
+                layer.cap.lift(now)
+            };
+        }
+        is_news
     }
 
     /// Has what is wanted told again: a new transport begins with every layer on.
@@ -383,6 +489,8 @@ impl Publisher {
             // Another camera, another chance.
             up.missed_at = [None; LAYERS_MAX];
             up.wanted_since = [None; LAYERS_MAX];
+            up.layers.iter_mut().for_each(|layer| layer.cap.forget());
+            up.is_wanted_told = false;
             if !said.0 {
                 up.level.silence();
             }
@@ -537,7 +645,7 @@ mod tests {
                 assert!(layer.bps > 395_000.0, "{}", layer.bps);
                 return;
             }
-            layer.measure(if is_sent { 400_000.0 } else { 0.0 });
+            layer.measure(now, if is_sent { 400_000.0 } else { 0.0 });
         }
         panic!("it never ends");
     }

@@ -6,6 +6,8 @@
     reason = "shared by several test binaries, each of which uses a part"
 )]
 
+pub mod line;
+
 use asamblea_seam::{Event, Mid, PeerId, RoomId, SlotWish, Up, UpKind, UpState};
 use asamblea_sfu_core::{
     egress::{Egress, PLAINTEXT_BYTES_MAX},

@@ -118,6 +118,11 @@ class ScriptedSender {
     return this.#encodings.map((encoding) => encoding.active ?? true);
   }
 
+  /** The most that each layer may take, in bit/s. */
+  rates(): (number | undefined)[] {
+    return this.#encodings.map((encoding) => encoding.maxBitrate);
+  }
+
   async getStats(): Promise<Map<string, object>> {
     const entries = [
       { id: 'T', type: 'transport', selectedCandidatePairId: 'P' },
