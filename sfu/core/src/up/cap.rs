@@ -39,9 +39,11 @@ const IGNORED_FOR: Duration = Duration::from_secs(60);
 /// How quickly what was told takes effect, at each tick.
 const EFFECT: f64 = 0.1;
 
-/// How quickly the memory of how caps are kept follows, at each tick: upwards in two seconds, downwards in ten, since
-/// a picture that is still will move again.
-const FOLLOWS: (f64, f64) = (0.05, 0.01);
+/// How quickly the memory of how caps are kept follows, at each tick: in five seconds, since frames come in bursts.
+const FOLLOWS: f64 = 0.02;
+
+/// With less than this part of what was told it is the picture that takes no more, not the cap.
+const FILLED: f64 = 0.8;
 
 /// A layer may exceed what is expected of it by this much, for this long: a key frame, an encoder that is slow.
 const EXCESS: f64 = 1.3;
@@ -170,11 +172,10 @@ impl Cap {
         let expected_bps = self.expected_bps(told_bps);
         let fallen_bps = self.believed_bps * FALLEN;
         let is_telling = smoothed_bps <= fallen_bps || self.effective_bps * KEPT.end() <= fallen_bps;
-        if is_telling {
-            let kept = bps / self.effective_bps;
+        if is_telling && smoothed_bps >= self.effective_bps * FILLED {
             self.proofs = self.proofs.saturating_add(1);
-            let follows = if kept > self.kept { FOLLOWS.0 } else { FOLLOWS.1 };
-            self.kept += (kept - self.kept) * follows.max(1.0 / f64::from(self.proofs));
+            let follows = FOLLOWS.max(1.0 / f64::from(self.proofs));
+            self.kept += (bps / self.effective_bps - self.kept) * follows;
             self.doubts = 0;
         } else if smoothed_bps > expected_bps * DOUBTFUL {
             self.doubts += 1;
