@@ -29,6 +29,9 @@ const TOKEN_BYTES_MAX: u64 = 16 * 1024;
 /// Names the binary where it is not beside this program.
 const BINARY: &str = "ASAMBLEA_BINARY";
 
+/// Names the other one, to be compared with it.
+const OTHER_BINARY: &str = "ASAMBLEA_OTHER_BINARY";
+
 /// The height of a publisher's tallest layer; each smaller one is half as tall as the next.
 const HEIGHT_PX: u32 = 720;
 
@@ -39,10 +42,18 @@ const AUDIO_SLOTS_MAX: usize = 4;
 const AWAITED: [&str; 4] = ["welcome", "answer", "error", "bye"];
 
 /// The bridge.
-pub(crate) struct Asamblea;
+pub(crate) struct Asamblea {
+    /// Whether it is another build of it, as `asamblea-other` in a scenario.
+    pub(crate) is_other: bool,
+}
 
 impl Asamblea {
-    fn binary() -> anyhow::Result<PathBuf> {
+    fn binary(&self) -> anyhow::Result<PathBuf> {
+        if self.is_other {
+            let named = std::env::var_os(OTHER_BINARY).map(PathBuf::from).unwrap_or_default();
+            ensure!(named.is_file(), "{OTHER_BINARY} has to say where the build to compare with is");
+            return Ok(named);
+        }
         let named = std::env::var_os(BINARY).map(PathBuf::from);
         let beside = || Some(std::env::current_exe().ok()?.parent()?.join("asamblea"));
         let path = named.or_else(beside).unwrap_or_default();
@@ -58,15 +69,15 @@ impl Asamblea {
 
 impl Peer for Asamblea {
     fn name(&self) -> &'static str {
-        "asamblea"
+        if self.is_other { "asamblea-other" } else { "asamblea" }
     }
 
     fn prepare(&mut self, _may_install: bool) -> anyhow::Result<()> {
-        Self::binary().map(|_| ())
+        self.binary().map(|_| ())
     }
 
     fn version(&self) -> anyhow::Result<String> {
-        let output = Command::new(Self::binary()?).arg("--version").output().context("asamblea --version")?;
+        let output = Command::new(self.binary()?).arg("--version").output().context("asamblea --version")?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
@@ -78,7 +89,7 @@ impl Peer for Asamblea {
     ) -> anyhow::Result<Box<dyn Running>> {
         let folder = Scratch::new()?;
         let ip = place.server_address();
-        let mut command = Command::new(Self::binary()?);
+        let mut command = Command::new(self.binary()?);
         command
             .args(["--port", "0", "--bind", &ip.to_string()])
             // One thread that forwards, as the others have one worker.

@@ -114,9 +114,12 @@ pub(crate) struct Track {
 /// The peer that scenarios call so.
 pub(crate) fn by_name(name: &str) -> anyhow::Result<Box<dyn Peer>> {
     match name {
-        "asamblea" => Ok(Box::new(asamblea::Asamblea)),
+        "asamblea" => Ok(Box::new(asamblea::Asamblea { is_other: false })),
+        "asamblea-other" => Ok(Box::new(asamblea::Asamblea { is_other: true })),
         "janus" => Ok(Box::new(janus::Janus)),
         "mediasoup" => Ok(Box::new(mediasoup::Mediasoup::default())),
-        _ => anyhow::bail!("there is no server called {name:?}: asamblea, janus and mediasoup are there"),
+        _ => anyhow::bail!(
+            "there is no server called {name:?}: asamblea, asamblea-other, janus and mediasoup are there"
+        ),
     }
 }

@@ -64,6 +64,18 @@ fn whoever_is_connected_hears_something_twice_a_second_even_in_silence() {
 }
 
 #[test]
+fn whoever_gets_media_is_not_greeted_besides() {
+    let mut meeting = pair();
+    meeting.view(1, &[("v0", Some(0), 720)]);
+    talk(&mut meeting, &[0], 1_000 * MS);
+    meeting.people[1].rtcp.clear();
+    talk(&mut meeting, &[0], 3_000 * MS);
+    // Sender reports still come; a greeting begins with a receiver report (RFC 3550 section 6.4.2).
+    let begins = |kind: u8| meeting.people[1].rtcp.iter().filter(|compound| compound[1] == kind).count();
+    assert_eq!((begins(201), begins(200)), (0, 3));
+}
+
+#[test]
 fn publishers_are_told_which_layers_somebody_watches() {
     let mut meeting = pair();
     talk(&mut meeting, &[0, 1], 3_000 * MS);

@@ -194,28 +194,26 @@ fn socket_address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
 /// What sendmsg(2) says: `WouldBlock` when the send buffer is full; EIO, EINVAL or EMSGSIZE when the kernel or the
 /// device does not segment; `ConnectionRefused` and the like report an earlier send, and this one did not go out.
 pub fn send(socket: BorrowedFd<'_>, contents: &[u8], segment_bytes: Option<u16>) -> io::Result<()> {
+    let Some(segment_bytes) = segment_bytes else { return send_datagram(socket, contents) };
     let mut slice = libc::iovec { iov_base: contents.as_ptr().cast_mut().cast(), iov_len: contents.len() };
     let mut control = Control([0; CONTROL_BYTES]);
     // SAFETY: msghdr is a plain C structure for which all-zero bytes are a valid value.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
     message.msg_iov = &mut slice;
     message.msg_iovlen = 1;
-    if let Some(segment_bytes) = segment_bytes {
-        message.msg_control = control.0.as_mut_ptr().cast();
-        // SAFETY: the control buffer is aligned, zeroed and larger than one message of two bytes.
-        unsafe {
-            message.msg_controllen = libc::CMSG_SPACE(mem::size_of::<u16>() as _) as _;
-            let header = libc::CMSG_FIRSTHDR(&message);
-            (*header).cmsg_level = libc::SOL_UDP;
-            (*header).cmsg_type = libc::UDP_SEGMENT;
-            (*header).cmsg_len = libc::CMSG_LEN(mem::size_of::<u16>() as _) as _;
-            ptr::write_unaligned(libc::CMSG_DATA(header).cast::<u16>(), segment_bytes);
-        }
-    }
+    put_control(&mut message, &mut control, libc::SOL_UDP, libc::UDP_SEGMENT, segment_bytes);
     // SAFETY: `message` points to `slice`, `contents` and `control`, which all outlive the call; sendmsg only
     // reads them.
     let sent =
         unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// One datagram: send(2) has nothing to copy in besides.
+fn send_datagram(socket: BorrowedFd<'_>, contents: &[u8]) -> io::Result<()> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: pointer and length describe `contents`, which send only reads.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), contents.as_ptr().cast(), contents.len(), flags) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

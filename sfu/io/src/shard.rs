@@ -17,6 +17,7 @@ use asamblea_sfu_core::transport::{CarrierId, PathId, Remote};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
@@ -39,6 +40,11 @@ const MAIL_PER_TURN_MAX: usize = 64;
 
 /// Datagrams taken in one turn before what they caused is sent: bounds the delay and the memory of a batch.
 const DATAGRAMS_PER_TURN_MAX: usize = 512;
+
+/// Sends of a turn after which the sockets are looked at for the first time; then after twice as many, and so on. A
+/// frame's packets arrive while its first ones are sent on, and what is taken in between two sends goes out in one run
+/// with them to those whose turn has not come. The heart gives out batches of that many.
+const SENDS_BEFORE_LOOK: usize = 8;
 
 /// Messages taken from one socket before the next has its turn; each may be a run of many datagrams.
 const MESSAGES_PER_SOCKET: usize = 8;
@@ -302,7 +308,7 @@ fn run<H: Heart>(
                 counters: &counters,
                 stopping: &stopping,
                 peers: &mut peers,
-                paths: HashMap::new(),
+                paths: HashMap::default(),
                 remotes: HashMap::new(),
                 ready: VecDeque::new(),
                 asked: Vec::new(),
@@ -342,7 +348,7 @@ struct Loop<'a, H: Heart> {
     counters: &'a ShardCounters,
     stopping: &'a AtomicBool,
     peers: &'a mut BTreeSet<PeerId>,
-    paths: HashMap<PathId, Path>,
+    paths: HashMap<PathId, Path, ByOwnId>,
     remotes: HashMap<SocketAddr, PathId>,
     /// Paths that have something to read, in the order of their turns.
     ready: VecDeque<PathId>,
@@ -359,9 +365,40 @@ struct Loop<'a, H: Heart> {
     told_at: Option<Instant>,
 }
 
+/// Hashes what the heart numbers itself: nobody outside can choose it, and it is looked up for each send.
+type ByOwnId = BuildHasherDefault<OwnIdHasher>;
+
+#[derive(Default)]
+struct OwnIdHasher(u64);
+
+impl Hasher for OwnIdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+    fn write_u64(&mut self, word: u64) {
+        // Fibonacci hashing: an odd constant near 2^64 over the golden ratio spreads consecutive numbers, and the
+        // table takes its bits from both ends.
+        let mixed = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 struct Carried {
     id: CarrierId,
     carrier: Box<dyn Carrier>,
+}
+
+/// What is needed to take datagrams in.
+struct Arrivals {
+    readiness: Events,
+    inbox: Inbox,
+    /// How many more may be taken in this turn.
+    left: usize,
 }
 
 struct Path {
@@ -372,8 +409,11 @@ struct Path {
 
 impl<H: Heart> Loop<'_, H> {
     fn run(&mut self, poll: &mut Poll) -> io::Result<()> {
-        let mut readiness = Events::with_capacity(READY_MAX);
-        let mut inbox = Inbox::new(MESSAGES_PER_SOCKET, COALESCED_BYTES_MAX);
+        let mut arrivals = Arrivals {
+            readiness: Events::with_capacity(READY_MAX),
+            inbox: Inbox::new(MESSAGES_PER_SOCKET, COALESCED_BYTES_MAX),
+            left: 0,
+        };
         let mut mail_waits = false;
         loop {
             let timeout = if mail_waits || !self.ready.is_empty() {
@@ -381,33 +421,50 @@ impl<H: Heart> Loop<'_, H> {
             } else {
                 self.heart.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()))
             };
-            match poll.poll(&mut readiness, timeout) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => readiness.clear(),
-                result => result?,
-            }
+            self.look(poll, &mut arrivals, timeout)?;
             if self.stopping.load(Ordering::Acquire) {
                 return Ok(());
             }
             let now = Instant::now();
             self.counters.sockets.turns.add(1);
-            for event in &readiness {
-                let id = PathId(event.token().0 as u64);
-                if event.token() != WAKE
-                    && let Some(path) = self.paths.get_mut(&id)
-                    && !path.is_ready
-                {
-                    path.is_ready = true;
-                    self.ready.push_back(id);
-                }
-            }
             mail_waits = self.take_mail(now);
             if self.heart.poll_timeout().is_some_and(|at| at <= now) {
                 self.heart.handle_timeout(now);
             }
-            self.receive(now, &mut inbox);
-            self.flush(now, poll);
+            arrivals.left = DATAGRAMS_PER_TURN_MAX;
+            self.receive(now, &mut arrivals);
+            // Its wake-up is used up by then.
+            mail_waits |= self.flush(now, poll, &mut arrivals)?;
             self.tell_rooms(now);
         }
+    }
+
+    /// Waits for sockets that have something to read and gives them their turns behind the others. Whether it was woken
+    /// for mail.
+    fn look(
+        &mut self,
+        poll: &mut Poll,
+        arrivals: &mut Arrivals,
+        timeout: Option<Duration>,
+    ) -> io::Result<bool> {
+        let readiness = &mut arrivals.readiness;
+        match poll.poll(readiness, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => readiness.clear(),
+            result => result?,
+        }
+        let mut has_mail = false;
+        for event in &*readiness {
+            has_mail |= event.token() == WAKE;
+            let id = PathId(event.token().0 as u64);
+            if event.token() != WAKE
+                && let Some(path) = self.paths.get_mut(&id)
+                && !path.is_ready
+            {
+                path.is_ready = true;
+                self.ready.push_back(id);
+            }
+        }
+        Ok(has_mail)
     }
 
     fn tell_rooms(&mut self, now: Instant) {
@@ -498,10 +555,10 @@ impl<H: Heart> Loop<'_, H> {
     }
 
     /// Takes from the ready sockets in turn until none is left or the turn has its fill.
-    fn receive(&mut self, now: Instant, inbox: &mut Inbox) {
+    fn receive(&mut self, now: Instant, arrivals: &mut Arrivals) {
         let counters = &self.counters.sockets;
-        let mut datagrams = 0;
-        while datagrams < DATAGRAMS_PER_TURN_MAX
+        let Arrivals { inbox, left, .. } = arrivals;
+        while *left > 0
             && let Some(id) = self.ready.pop_front()
         {
             let Some(path) = self.paths.get_mut(&id) else { continue };
@@ -514,7 +571,7 @@ impl<H: Heart> Loop<'_, H> {
                 Err(_) => {
                     // What became of an earlier send; there may still be something to read behind it.
                     counters.receive_errors.add(1);
-                    datagrams += 1;
+                    *left = left.saturating_sub(1);
                     self.ready.push_back(id);
                     continue;
                 }
@@ -529,7 +586,7 @@ impl<H: Heart> Loop<'_, H> {
             for index in 0..count {
                 let message = inbox.message(index);
                 for datagram in message.data.chunks_mut(message.segment_bytes) {
-                    datagrams += 1;
+                    *left = left.saturating_sub(1);
                     counters.datagrams_received.add(1);
                     self.heart.handle_datagram(now, id, datagram);
                 }
@@ -537,9 +594,18 @@ impl<H: Heart> Loop<'_, H> {
         }
     }
 
-    /// Does what the heart says until it is content.
-    fn flush(&mut self, now: Instant, poll: &Poll) {
-        while let Some(output) = self.heart.poll_output() {
+    /// Does what the heart says until it is content, and takes in what arrives meanwhile. Whether it was woken for mail.
+    fn flush(&mut self, now: Instant, poll: &mut Poll, arrivals: &mut Arrivals) -> io::Result<bool> {
+        let mut is_woken = false;
+        let (mut sends, mut sends_max) = (0, SENDS_BEFORE_LOOK);
+        loop {
+            if sends >= sends_max && arrivals.left > 0 {
+                (sends, sends_max) = (0, sends_max * 2);
+                is_woken |= self.look(poll, arrivals, Some(Duration::ZERO))?;
+                self.receive(Instant::now(), arrivals);
+            }
+            let Some(output) = self.heart.poll_output() else { break };
+            sends += 1;
             match output {
                 Output::Transmit { path, contents, segment_bytes } => match self.paths.get_mut(&path) {
                     Some(path) => path.socket.send(contents, segment_bytes, self.counters),
@@ -574,6 +640,7 @@ impl<H: Heart> Loop<'_, H> {
         while let Some(event) = self.heart.poll_event() {
             (self.events)(event);
         }
+        Ok(is_woken)
     }
 
     fn open(&mut self, now: Instant, poll: &Poll, id: PathId, remote: Remote) -> io::Result<()> {

@@ -42,14 +42,20 @@ impl Room {
         }
         // Lent out, so that the histories of others can be read while this peer's slots are counted.
         let mut subscriber = std::mem::take(&mut peer.subscriber);
-        self.write_rtcp(now, key, &mut subscriber, egress);
+        let sent_before = self.counters.packets_sent;
+        let is_reported = self.write_rtcp(now, key, &mut subscriber, egress);
         let mut torn = Places::new();
         self.write_queue(now, &mut subscriber, &mut torn, egress);
         write_padding(now, &mut subscriber, egress);
         if let Some(peer) = self.peers.get_mut(key) {
             peer.subscriber = subscriber;
+            if is_reported || self.counters.packets_sent != sent_before {
+                peer.greeted_at = Some(now);
+            }
         }
-        self.begin_again(now, key, torn);
+        if !torn.is_empty() {
+            self.begin_again(now, key, &torn);
+        }
         self.after_flush(now, key);
     }
 
@@ -106,12 +112,12 @@ impl Room {
                 let _ = given_up.try_push(queued.slot);
             }
         }
-        self.begin_again(now, key, given_up);
+        self.begin_again(now, key, &given_up);
     }
 
     /// Pictures of these slots go on with their next key frames.
-    fn begin_again(&mut self, now: Instant, key: PeerKey, places: Places) {
-        for place in places {
+    fn begin_again(&mut self, now: Instant, key: PeerKey, places: &[u16]) {
+        for &place in places {
             let at = SlotRef { peer: key, slot: place };
             let Some((left, awaited)) = self.slot_mut(at).map(Slot::begin_again) else { continue };
             if let Some(left) = left {

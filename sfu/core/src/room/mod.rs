@@ -101,7 +101,7 @@ pub(crate) struct Peer {
     voices_max: usize,
     /// Until when the rest of its queue waits.
     held_until: Option<Instant>,
-    /// When it was last sent a report or a greeting.
+    /// When it was last sent anything.
     greeted_at: Option<Instant>,
 }
 

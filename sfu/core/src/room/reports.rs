@@ -324,17 +324,32 @@ impl Room {
         suffered.max().unwrap_or(0).min(LISTENERS_LOSS_MAX)
     }
 
-    /// Writes what is owed to a peer.
+    /// Writes what is owed to a peer. Whether that was anything.
     pub(super) fn write_rtcp<E: Egress>(
         &mut self,
         now: Instant,
         key: PeerKey,
         subscriber: &mut Subscriber,
         egress: &mut E,
-    ) {
+    ) -> bool {
+        let Some(peer) = self.peers.get(key) else { return false };
+        // Whoever hears nothing for two seconds takes the path for dead; media is as good as a report.
+        let is_greeting_due =
+            peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= super::GREETING);
+        let is_feedback_due = peer.publisher.feedback.is_due();
+        let duties = &peer.duties;
+        let is_anything_due = duties.is_report_due
+            || is_greeting_due
+            || is_feedback_due
+            || !duties.plis.is_empty()
+            || !duties.asked.is_empty();
+        // Most flushes are of media alone.
+        if !is_anything_due {
+            return false;
+        }
         let name = &self.canonical_name;
         let suffered = self.suffered_by_listeners(now, key);
-        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(peer) = self.peers.get_mut(key) else { return false };
         let is_report_due = std::mem::take(&mut peer.duties.is_report_due);
         let duties = &mut peer.duties;
         let ssrc = duties.ssrc;
@@ -356,15 +371,11 @@ impl Room {
         if is_report_due && !blocks.is_empty() {
             peer.line.up_loss = ((u16::from(peer.line.up_loss) + u16::from(up_loss)) / 2) as u8;
         }
-        // Whoever hears nothing for two seconds takes the path for dead.
-        let is_greeting_due =
-            peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= super::GREETING);
         let is_upstream_due = (is_report_due && !blocks.is_empty())
             || is_greeting_due
             || !duties.plis.is_empty()
             || !duties.asked.is_empty();
         if is_upstream_due {
-            peer.greeted_at = Some(now);
             let ceiling = self.config.upstream_bps_max;
             egress.rtcp(|out| {
                 let mut writer = Writer::new(out);
@@ -382,7 +393,7 @@ impl Room {
                 writer.len()
             });
         }
-        if peer.publisher.feedback.is_due() {
+        if is_feedback_due {
             let began_at = self.began_at;
             let media_ssrc = media.first().copied().unwrap_or_default();
             let feedback = &mut peer.publisher.feedback;
@@ -396,6 +407,7 @@ impl Room {
         if is_report_due {
             write_sender_reports(&self.peers, self.config.wall_clock, name, now, subscriber, egress);
         }
+        is_upstream_due || is_feedback_due
     }
 }
 

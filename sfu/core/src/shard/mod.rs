@@ -3,7 +3,7 @@
 //! The contract: call `handle_*` for everything that arrived, then [`Shard::poll_output`] until it answers `None`,
 //! then [`Shard::poll_event`] until it answers `None`, then sleep until [`Shard::poll_timeout`]. Handling many
 //! datagrams before polling is what makes long runs: each subscriber with something to send is flushed once per
-//! batch.
+//! batch. More may be handled between two polls: it joins what waits for those who were not flushed yet.
 //!
 //! A shard never asks a clock, a socket or a random source, never blocks, and allocates nothing per packet once
 //! its buffers have grown.
@@ -202,7 +202,6 @@ pub struct Shard {
     /// The control datagram that is being handed out.
     control_datagram: Vec<u8>,
     runs: Runs,
-    runs_path: PathId,
     events: VecDeque<Event>,
     counters: ShardCounters,
     /// What rooms that have ended had counted.
@@ -228,8 +227,7 @@ impl Shard {
             dirty_rooms: Vec::new(),
             control: VecDeque::new(),
             control_datagram: Vec::new(),
-            runs: Runs::default(),
-            runs_path: PathId(0),
+            runs: Runs::new(),
             events: VecDeque::new(),
             counters: ShardCounters::default(),
             ended: RoomCounters::default(),
@@ -378,7 +376,7 @@ impl Shard {
         }
         let run = self.next_run()?;
         Some(Output::Transmit {
-            path: self.runs_path,
+            path: run.path,
             contents: self.runs.contents(run),
             segment_bytes: run.segment_bytes,
         })
@@ -418,7 +416,7 @@ impl Shard {
         self.members.len()
     }
 
-    /// The next run of the batch: of the subscriber being flushed, else of the next one with something to send.
+    /// The next run of the batch.
     fn next_run(&mut self) -> Option<Run> {
         loop {
             if let Some(run) = self.runs.take_next() {
@@ -427,7 +425,20 @@ impl Shard {
                 return Some(run);
             }
             self.runs.clear();
-            let room_key = *self.dirty_rooms.last()?;
+            if !self.gather() {
+                self.runs.rest();
+                return None;
+            }
+            self.runs.grow();
+        }
+    }
+
+    /// Flushes those who have something to send, one after another, until the batch has its fill. False if nobody had.
+    fn gather(&mut self) -> bool {
+        let mut has_flushed = false;
+        while !self.runs.is_full()
+            && let Some(&room_key) = self.dirty_rooms.last()
+        {
             let Some(entry) = self.rooms.get_mut(room_key) else {
                 self.dirty_rooms.pop();
                 continue;
@@ -439,6 +450,7 @@ impl Shard {
                 self.dirty_rooms.pop();
                 continue;
             };
+            has_flushed = true;
             let member = entry.members.get(peer).and_then(|&key| self.members.get_mut(key));
             let way = member.and_then(|member| {
                 let path = member.transport.send_path()?;
@@ -446,13 +458,14 @@ impl Shard {
             });
             match way {
                 Some((path, srtp)) => {
-                    self.runs_path = path;
+                    self.runs.turn_to(path);
                     entry.room.flush(self.now, peer, &mut Sealer { srtp, runs: &mut self.runs });
                 }
                 // Flushed all the same: the room counts on it before it names the peer again.
                 None => entry.room.flush(self.now, peer, &mut Nowhere),
             }
         }
+        has_flushed
     }
 }
 

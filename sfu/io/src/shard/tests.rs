@@ -7,6 +7,9 @@ use asamblea_sfu_core::transport::stun::StunDrop;
 use std::net::UdpSocket;
 use std::sync::mpsc;
 
+/// A datagram that asks how many outputs have not been given out yet.
+const HOW_MANY_WAIT: &[u8] = b"how many wait";
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Opens a path for whoever sends a check, greets it there, echoes what comes, and panics when it is told to.
@@ -23,7 +26,11 @@ enum Scripted {
     Open(PathId, Remote),
     Send(PathId, Vec<u8>, usize),
     Close(PathId),
+    Pause(Pause),
 }
+
+/// Says that it has begun, and waits until it may go on.
+type Pause = (mpsc::Sender<()>, mpsc::Receiver<()>);
 
 enum Tell {
     Join(PeerId),
@@ -34,6 +41,8 @@ enum Tell {
     Open(SocketAddr),
     Close(PathId),
     Send(PathId, Vec<u8>, usize),
+    /// So many datagrams after a pause.
+    SendMany(PathId, usize, Pause),
     Panic,
 }
 
@@ -61,6 +70,10 @@ impl Heart for Script {
             Tell::Send(path, contents, segment) => {
                 self.outputs.push_back(Scripted::Send(path, contents, segment));
             }
+            Tell::SendMany(path, count, pause) => {
+                self.outputs.push_back(Scripted::Pause(pause));
+                self.outputs.extend((0..count).map(|_| Scripted::Send(path, b"one".to_vec(), 3)));
+            }
             Tell::Panic => panic!("as the script says"),
         }
     }
@@ -72,6 +85,10 @@ impl Heart for Script {
     }
     fn handle_datagram(&mut self, _: Instant, path: PathId, datagram: &mut [u8]) {
         assert_ne!(datagram, b"panic", "as the datagram says");
+        if datagram == HOW_MANY_WAIT {
+            self.events.push_back(connected(self.outputs.len() as u64));
+            return;
+        }
         self.outputs.push_back(Scripted::Send(path, datagram.to_vec(), datagram.len()));
     }
     fn handle_path_failed(&mut self, _: Instant, path: PathId) {
@@ -90,6 +107,11 @@ impl Heart for Script {
                 Output::Transmit { path, contents: &self.current, segment_bytes }
             }
             Scripted::Close(path) => Output::ClosePath { path },
+            Scripted::Pause((begun, go)) => {
+                begun.send(()).expect("the test listens");
+                go.recv_timeout(PATIENCE).expect("the test lets go");
+                return self.poll_output();
+            }
         })
     }
     fn poll_event(&mut self) -> Option<Event> {
@@ -101,6 +123,13 @@ impl Heart for Script {
     fn room_counters(&self) -> RoomCounters {
         RoomCounters { packets_received: self.paths, ..RoomCounters::default() }
     }
+}
+
+/// Both ends of a pause: the heart's, and the test's.
+fn pause() -> (Pause, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (begun, has_begun) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    ((begun, may_go), has_begun, go)
 }
 
 /// Takes "check" and the shard's index in one byte.
@@ -390,4 +419,29 @@ fn stopping_ends_the_threads_and_frees_the_port() {
     client.send(b"anyone?").unwrap();
     port::open(bench.at([127, 0, 0, 1])).expect("the port is free");
     assert!(bench.events.try_recv().is_err(), "a stopped shard says nothing");
+}
+
+#[test]
+fn what_arrives_while_a_batch_goes_out_is_taken_in_before_its_end() {
+    let bench = bench("127.0.0.1:0", 1);
+    let (_watcher, sender) = (bench.client(0), bench.client(0));
+    let (pause, has_begun, go) = pause();
+    bench.shards[0].send(Tell::SendMany(PathId(0), 100 * SENDS_BEFORE_LOOK, pause));
+    has_begun.recv_timeout(PATIENCE).unwrap();
+    sender.send(HOW_MANY_WAIT).unwrap();
+    go.send(()).unwrap();
+    let Ok(Event::Connected { peer }) = bench.events.recv_timeout(PATIENCE) else { panic!("an answer") };
+    assert!(peer.0 > 0, "it was taken in when nothing was left to send");
+}
+
+#[test]
+fn a_command_that_comes_while_a_batch_goes_out_is_carried_out_after_it() {
+    let bench = bench("127.0.0.1:0", 1);
+    let _watcher = bench.client(0);
+    let (pause, has_begun, go) = pause();
+    bench.shards[0].send(Tell::SendMany(PathId(0), 100 * SENDS_BEFORE_LOOK, pause));
+    has_begun.recv_timeout(PATIENCE).unwrap();
+    bench.shards[0].send(Tell::Say(PeerId(7)));
+    go.send(()).unwrap();
+    bench.expect(&connected(7));
 }
