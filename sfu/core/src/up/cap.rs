@@ -7,9 +7,9 @@
 
 use std::time::{Duration, Instant};
 
-/// What comes is taken to be at least so many times what was told: headers. Encoders besides overshoot: Firefox sends
-/// 450 kbit/s of a layer that is to have 350.
-const KEPT: std::ops::RangeInclusive<f64> = 1.0..=1.6;
+/// What comes is taken to be so many times what was told, headers included. Encoders overshoot: Firefox sends 450 kbit/s
+/// of a layer that is to have 350; and on a busy machine, which makes fewer frames, they fall short: 660 of 770.
+const KEPT: std::ops::RangeInclusive<f64> = 0.85..=1.6;
 
 /// The same before anything was seen.
 const KEPT_BEFORE: f64 = 1.15;
