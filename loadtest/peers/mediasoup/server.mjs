@@ -14,8 +14,11 @@ const hasRepair = repair === 'repair';
 
 /** As the load tester has it for answers. */
 const BODY_BYTES_MAX = 4 << 20;
-/** So high that what a subscriber gets is never held back before feedback says what its line carries. */
-const INITIAL_BITRATE_BPS = 1_000_000_000;
+/**
+ * mediasoup's own default. From a high one it starts to probe each line at multiples of it: at a gigabit it sent more
+ * probes than media. One layer is never held back by an estimate.
+ */
+const INITIAL_BITRATE_BPS = 600_000;
 
 const CODECS = [
   { kind: 'audio', mimeType: 'audio/opus', clockRate: 48_000, channels: 2 },

@@ -263,9 +263,6 @@ impl Connection {
 
     fn handle_rtp(&mut self, now: Now, datagram: &[u8], desk: &mut Desk<'_>) {
         let Some(header) = rtp::read(datagram, self.transport_id) else { return };
-        let Some((is_video, is_repair)) = self.payload_types[usize::from(header.payload_type)] else {
-            return;
-        };
         if desk.loss > 0 {
             self.random = crate::traffic::source::splitmix(self.random);
             if (self.random as u32) < desk.loss {
@@ -273,10 +270,15 @@ impl Connection {
                 return;
             }
         }
-        self.counters.media_datagrams += 1;
+        // Whatever it is: mediasoup probes a line with packets of a payload type that no line has.
         if let Some(number) = header.transport_sequence {
             self.arrivals.note(now.ns, number);
         }
+        let Some((is_video, is_repair)) = self.payload_types[usize::from(header.payload_type)] else {
+            self.counters.unstamped += 1;
+            return;
+        };
+        self.counters.media_datagrams += 1;
         let at = match self.receives.iter().position(|stream| stream.ssrc == header.ssrc) {
             Some(at) => at,
             None if self.receives.len() < STREAMS_MAX => {

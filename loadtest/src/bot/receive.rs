@@ -198,10 +198,26 @@ mod tests {
         for round in 1..u64::from(ASKED_MAX) {
             assert_eq!(stream.poll_missing(round * ASK_AGAIN_NS), [1]);
         }
-        assert!(!stream.poll_key_frame_wanted(2 * ASK_AGAIN_NS), "it may still come");
         assert_eq!(stream.poll_missing(100 * ASK_AGAIN_NS), [0_u16; 0]);
-        assert!(stream.poll_key_frame_wanted(100 * ASK_AGAIN_NS), "nothing more is expected");
         assert_eq!(stream.report(), Some((2, 65_538)));
+    }
+
+    #[test]
+    fn a_picture_that_misses_a_packet_for_good_asks_for_a_key_frame() {
+        let flow = Ledger::new(&[1]).flow(0, 0).unwrap();
+        let (is_key, is_frame_start, is_frame_end) = (true, true, true);
+        let stamp = Stamp { stream: 0, counter: 0, due_ns: 0, is_key, is_frame_start, is_frame_end };
+        let mut stream = ReceiveStream::new(1, false, true);
+        let first = stream.note(0, 5);
+        stream.handle_stamp(first, &stamp, flow);
+        stream.note(0, 7);
+        for round in 0..u64::from(ASKED_MAX) {
+            assert_eq!(stream.poll_missing(round * ASK_AGAIN_NS), [6]);
+            assert!(!stream.poll_key_frame_wanted(round * ASK_AGAIN_NS), "it may still come");
+        }
+        let after_ns = u64::from(ASKED_MAX) * ASK_AGAIN_NS;
+        assert!(stream.poll_missing(after_ns).is_empty());
+        assert!(stream.poll_key_frame_wanted(after_ns), "nothing more is expected");
     }
 
     #[test]
