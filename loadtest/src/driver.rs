@@ -14,12 +14,14 @@ use anyhow::Context;
 use asamblea_sfu_io::batch::{COALESCED_BYTES_MAX, Inbox};
 use hdrhistogram::Histogram;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 /// How often connections are asked whether something is due: ICE, DTLS, reports, feedback, requests.
@@ -35,6 +37,7 @@ const RECEIVES_MAX: usize = 16;
 const SLIP_NS_MAX: u64 = 60_000_000_000;
 
 const TIMER: Token = Token(usize::MAX);
+const DOOR: Token = Token(usize::MAX - 1);
 
 /// Connections of one bot.
 const LINKS_MAX: usize = 2;
@@ -61,6 +64,30 @@ pub(crate) struct Driver {
     /// How late packets left, of those due since it was last reset.
     slip_ns: Histogram<u64>,
     unsent: u64,
+    /// Bots that others have connected, with their numbers; and the other end for those who hand them over.
+    newcomers: Receiver<Newcomer>,
+    newcomers_in: Sender<Newcomer>,
+    waker: Arc<Waker>,
+}
+
+type Newcomer = (usize, Bot);
+
+/// Where bots come in that were connected elsewhere.
+#[derive(Clone)]
+pub(crate) struct Door {
+    sender: Sender<Newcomer>,
+    waker: Arc<Waker>,
+}
+
+impl Door {
+    /// Hands a connected bot over, to be the one with this number.
+    ///
+    /// # Errors
+    /// When there is no driver any more.
+    pub(crate) fn enter(&self, number: usize, bot: Bot) -> anyhow::Result<()> {
+        self.sender.send((number, bot)).ok().context("the driver has ended")?;
+        Ok(self.waker.wake()?)
+    }
 }
 
 impl Driver {
@@ -78,6 +105,8 @@ impl Driver {
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+        let (newcomers_in, newcomers) = channel();
+        let waker = Arc::new(Waker::new(poll.registry(), DOOR)?);
         let message_bytes = if transport.receive_offload { COALESCED_BYTES_MAX } else { 2_048 };
         Ok(Self {
             config,
@@ -98,7 +127,20 @@ impl Driver {
             backlog: Vec::new(),
             slip_ns: Histogram::new_with_bounds(1, SLIP_NS_MAX, 3).context("a histogram")?,
             unsent: 0,
+            newcomers,
+            newcomers_in,
+            waker,
         })
+    }
+
+    /// The way in for bots that others have connected.
+    pub(crate) fn door(&self) -> Door {
+        Door { sender: self.newcomers_in.clone(), waker: Arc::clone(&self.waker) }
+    }
+
+    /// What its bots are made with.
+    pub(crate) fn bot_config(&self) -> BotConfig {
+        self.config.clone()
     }
 
     /// Nanoseconds since the run began.
@@ -175,15 +217,25 @@ impl Driver {
     /// Watches sockets that were opened since the last time.
     fn register(&mut self) -> anyhow::Result<()> {
         self.registered.resize(self.bots.len(), 0);
-        for (number, bot) in self.bots.iter_mut().enumerate() {
-            let known = self.registered[number];
-            for (at, link) in bot.links().iter_mut().enumerate().skip(known) {
-                let token = Token(number * LINKS_MAX + at);
-                self.poll.registry().register(&mut link.socket, token, Interest::READABLE)?;
-                // What came before is not told of any more.
-                self.backlog.push(token);
-                self.registered[number] = at + 1;
-            }
+        (0..self.bots.len()).try_for_each(|number| self.register_bot(number))
+    }
+
+    fn register_bot(&mut self, number: usize) -> anyhow::Result<()> {
+        let known = self.registered[number];
+        for (at, link) in self.bots[number].links().iter_mut().enumerate().skip(known) {
+            let token = Token(number * LINKS_MAX + at);
+            self.poll.registry().register(&mut link.socket, token, Interest::READABLE)?;
+            // What came before is not told of any more.
+            self.backlog.push(token);
+            self.registered[number] = at + 1;
+        }
+        Ok(())
+    }
+
+    fn let_in(&mut self) -> anyhow::Result<()> {
+        while let Ok((number, bot)) = self.newcomers.try_recv() {
+            self.bots[number] = bot;
+            self.register_bot(number)?;
         }
         Ok(())
     }
@@ -202,8 +254,13 @@ impl Driver {
         let mut ready = std::mem::take(&mut self.backlog);
         ready.extend(self.events.iter().map(|event| event.token()));
         for token in ready {
-            if token == TIMER {
-                continue;
+            match token {
+                TIMER => continue,
+                DOOR => {
+                    self.let_in()?;
+                    continue;
+                }
+                _ => {}
             }
             self.receive(token)?;
             self.send_due()?;
@@ -356,6 +413,15 @@ fn read_core(stat: &str, core: usize) -> anyhow::Result<(u64, u64)> {
 pub(crate) fn own_cpu_ns() -> anyhow::Result<u64> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").context("this thread's CPU time")?;
     text.split(' ').next().and_then(|word| word.parse().ok()).context("this thread's CPU time")
+}
+
+/// How much the threads beside the driver give way to it, which has packets to send in time.
+const NICE_BESIDE: i32 = 10;
+
+/// Makes the calling thread one that runs when the driver does not.
+pub(crate) fn yield_to_driver() {
+    // Where the kernel refuses, the driver's slip says so.
+    let _ = rustix::process::nice(NICE_BESIDE);
 }
 
 /// Puts the calling thread, and those that it starts, on one core.

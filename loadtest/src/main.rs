@@ -55,6 +55,9 @@ struct Run {
     /// Install what servers need and is not there: Debian packages, npm modules.
     #[arg(long)]
     install: bool,
+    /// A program that watches the first stream beside the bots, with its arguments: whether both see the same.
+    #[arg(long, value_name = "COMMAND")]
+    witness: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -103,8 +106,8 @@ enum Benchmark {
 fn main() -> anyhow::Result<()> {
     let Arguments { benchmark, run } = Arguments::parse();
     let Some(benchmark) = benchmark else {
-        let Run { scenario, out, pairs, peers, install } = run;
-        let options = run::Options { out, pairs, peers, may_install: install };
+        let Run { scenario, out, pairs, peers, install, witness } = run;
+        let options = run::Options { out, pairs, peers, may_install: install, witness };
         return run::run(&scenario.unwrap_or_default(), &options);
     };
     match benchmark {

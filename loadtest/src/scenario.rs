@@ -20,6 +20,10 @@ const TRANSPORTS_MAX: u32 = 20_000;
 /// Files that the driver has open beside those of its bots.
 const OTHER_FILES: u64 = 128;
 
+/// Bounds of frames each second: one in ten seconds, more than a camera has.
+const FRAMES_MIN: f64 = 0.1;
+const FRAMES_MAX: f64 = 2_000.0;
+
 /// A whole run.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -72,6 +76,8 @@ pub(crate) enum Where {
 pub(crate) struct Transport {
     /// Transport-wide congestion control feedback.
     pub(crate) feedback: bool,
+    /// Requests for packets that are missing (NACK) and their repair (RTX).
+    pub(crate) repair: bool,
     /// What bots offer.
     pub(crate) cipher: Cipher,
     /// Share of received media that bots drop before they look at it.
@@ -85,7 +91,14 @@ pub(crate) struct Transport {
 
 impl Default for Transport {
     fn default() -> Self {
-        Self { feedback: true, cipher: Cipher::default(), loss: 0.0, open_one_in: 1, receive_offload: true }
+        Self {
+            feedback: true,
+            repair: true,
+            cipher: Cipher::default(),
+            loss: 0.0,
+            open_one_in: 1,
+            receive_offload: true,
+        }
     }
 }
 
@@ -97,8 +110,8 @@ pub(crate) struct Traffic {
     pub(crate) pace: Pacing,
     /// Packets of each frame of the tallest layer; 0 for no video.
     pub(crate) packets_per_frame: u32,
-    /// Frames each second.
-    pub(crate) frames_per_second: u32,
+    /// Frames each second, to a thousandth.
+    pub(crate) frames_per_second: f64,
     /// Bytes of an RTP packet before it is sealed, header and extensions included; half of them are a byte shorter.
     #[serde(default = "eleven_hundred")]
     pub(crate) packet_bytes: u32,
@@ -124,7 +137,7 @@ pub(crate) enum Pacing {
 }
 
 /// Who is there.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Row {
     /// Rooms of this kind.
@@ -139,9 +152,24 @@ pub(crate) struct Row {
     /// Whether publishers watch each other as well.
     #[serde(default)]
     pub(crate) mutual: bool,
-    /// In place of the scenario's, for rows that differ in rate.
+    /// In each room, who published before, sends nothing and watches nobody.
     #[serde(default)]
-    pub(crate) frames_per_second: Option<u32>,
+    pub(crate) muted: u32,
+    /// Who joins the room while it runs, to watch all publishers, whether those before them are in or not.
+    #[serde(default)]
+    pub(crate) joins: u32,
+    /// How many of them come each second on average, at random times.
+    #[serde(default = "twenty_five")]
+    pub(crate) joins_per_second: f64,
+    /// In place of the scenario's.
+    #[serde(default)]
+    pub(crate) pace: Option<Pacing>,
+    /// In place of the scenario's.
+    #[serde(default)]
+    pub(crate) packets_per_frame: Option<u32>,
+    /// In place of the scenario's.
+    #[serde(default)]
+    pub(crate) frames_per_second: Option<f64>,
 }
 
 /// When a row does not count.
@@ -171,6 +199,9 @@ fn five() -> u32 {
 fn ten() -> u32 {
     10
 }
+fn twenty_five() -> f64 {
+    25.0
+}
 fn one() -> u64 {
     1
 }
@@ -185,9 +216,14 @@ fn eleven_hundred() -> u32 {
 }
 
 impl Row {
-    /// Peer connections on the bots' side where each bot has one.
+    /// Peer connections on the bots' side where each bot has one, before others join.
     pub(crate) fn bots(&self) -> u32 {
-        self.rooms * (self.publishers + self.subscribers)
+        self.rooms * (self.publishers + self.subscribers + self.muted)
+    }
+
+    /// With those who join.
+    pub(crate) fn bots_in_all(&self) -> u32 {
+        self.bots() + self.joins
     }
 
     /// Who watches one publisher.
@@ -198,15 +234,37 @@ impl Row {
     /// In a few words.
     pub(crate) fn name(&self) -> String {
         let rooms = if self.rooms > 1 { format!("{} rooms of ", self.rooms) } else { String::new() };
-        match (self.mutual, self.subscribers) {
+        let mut name = match (self.mutual, self.subscribers) {
             (true, 0) => format!("{rooms}{} among each other", self.publishers),
             (true, more) => format!("{rooms}{} among each other and {more} more", self.publishers),
             (false, subscribers) => format!("{rooms}{} to {subscribers}", self.publishers),
+        };
+        if self.muted > 0 {
+            name += &format!(", {} muted", self.muted);
         }
+        if self.joins > 0 {
+            name += &format!(", {} join", self.joins);
+        }
+        match self.pace {
+            Some(Pacing::Even) => name += ", even",
+            Some(Pacing::Bursts) => name += ", bursts",
+            None => {}
+        }
+        name
     }
 }
 
 impl Traffic {
+    /// With what a row has in place of it.
+    pub(crate) fn of(&self, row: &Row) -> Self {
+        Self {
+            pace: row.pace.unwrap_or(self.pace),
+            packets_per_frame: row.packets_per_frame.unwrap_or(self.packets_per_frame),
+            frames_per_second: row.frames_per_second.unwrap_or(self.frames_per_second),
+            ..*self
+        }
+    }
+
     /// Packets of one frame of a layer: a third as many for each layer below the tallest.
     pub(crate) fn layer_packets(&self, layer: u8) -> u32 {
         (self.packets_per_frame / 3_u32.pow(u32::from(self.layers - 1 - layer))).max(1)
@@ -259,7 +317,7 @@ impl Scenario {
         within("transport.open_one_in", self.transport.open_one_in, 1, 1_001)?;
         let traffic = &self.traffic;
         within("traffic.packets_per_frame", traffic.packets_per_frame, 0, 200)?;
-        within("traffic.frames_per_second", traffic.frames_per_second, 1, 2_000)?;
+        within("traffic.frames_per_second", traffic.frames_per_second, FRAMES_MIN, FRAMES_MAX)?;
         within("traffic.packet_bytes", traffic.packet_bytes, 120, 1_180)?;
         within("traffic.layers", traffic.layers, 1, 3)?;
         ensure!(traffic.packets_per_frame > 0 || traffic.audio, "publishers send neither video nor audio");
@@ -280,9 +338,21 @@ impl Scenario {
             within(&name("rooms"), row.rooms, 1, 1_000)?;
             within(&name("publishers"), row.publishers, 1, 1_000)?;
             within(&name("subscribers"), row.subscribers, 0, 10_000)?;
-            within(&name("frames_per_second"), row.frames_per_second.unwrap_or(1), 1, 2_000)?;
+            within(&name("muted"), row.muted, 0, 10_000)?;
+            within(&name("joins"), row.joins, 0, 5_000)?;
+            within(&name("joins_per_second"), row.joins_per_second, 0.1, 1_000.0)?;
+            let of_row = traffic.of(row);
+            within(&name("packets_per_frame"), of_row.packets_per_frame, 0, 200)?;
+            within(&name("frames_per_second"), of_row.frames_per_second, FRAMES_MIN, FRAMES_MAX)?;
+            ensure!(of_row.packets_per_frame > 0 || traffic.audio, "rows[{index}]: nothing is sent");
             ensure!(row.watchers() > 0, "rows[{index}]: nobody watches");
-            let transports = u64::from(row.rooms) * u64::from(row.publishers + row.subscribers);
+            ensure!(row.joins == 0 || row.rooms == 1, "rows[{index}]: who joins does so in one room");
+            ensure!(
+                row.joins == 0 || !row.mutual,
+                "rows[{index}]: who joins watches and sends nothing, so nobody else may do both"
+            );
+            let in_each = u64::from(row.publishers) + u64::from(row.subscribers) + u64::from(row.muted);
+            let transports = u64::from(row.rooms) * in_each + u64::from(row.joins);
             ensure!(
                 transports <= u64::from(TRANSPORTS_MAX),
                 "rows[{index}] has {transports} bots; there can be {TRANSPORTS_MAX}"
@@ -296,7 +366,7 @@ impl Scenario {
     /// # Errors
     /// Which limit it is and how to raise it.
     pub(crate) fn check_files(&self, files_max: u64) -> anyhow::Result<()> {
-        let bots = self.rows.iter().map(Row::bots).max().unwrap_or(0);
+        let bots = self.rows.iter().map(Row::bots_in_all).max().unwrap_or(0);
         let needed = u64::from(bots) * 3 + OTHER_FILES;
         if needed > files_max {
             bail!(
@@ -351,12 +421,31 @@ mod tests {
             ("frames_per_second = 25", "frames_per_second = 25\nlayers = 4", "1 to 3"),
             ("frames_per_second = 25", "frames_per_second = 25\nprefer = 1", "1 layers"),
             ("packets_per_frame = 8", "packets_per_frame = 0", "neither"),
+            ("subscribers = 50", "subscribers = 5\npackets_per_frame = 0", "nothing is sent"),
+            ("subscribers = 50", "subscribers = 5\nframes_per_second = 0.01", "0.1 to 2000"),
+            ("subscribers = 50", "subscribers = 5\nrooms = 2\njoins = 10", "in one room"),
+            ("subscribers = 50", "subscribers = 5\njoins = 5001", "0 to 5000"),
             ("[traffic]", "[transport]\nloss = nan\n[traffic]", "NaN"),
             ("[traffic]", "[transport]\nopen_one_in = 3\nloss = 0.1\n[traffic]", "goes without"),
         ] {
             let error = format!("{:#}", Scenario::parse(&SMALL.replace(before, after)).unwrap_err());
             assert!(error.contains(said), "{after}: {error}");
         }
+    }
+
+    #[test]
+    fn a_row_has_its_own_rhythm_and_people_who_come_later() {
+        let row = "subscribers = 5\nmuted = 3\njoins = 7\npace = \"bursts\"\npackets_per_frame = 4\n\
+                   frames_per_second = 1.25";
+        let scenario = Scenario::parse(&SMALL.replace("subscribers = 50", row)).unwrap();
+        let row = &scenario.rows[0];
+        assert_eq!((row.bots(), row.bots_in_all()), (9, 16));
+        assert_eq!(row.name(), "1 to 5, 3 muted, 7 join, bursts");
+        let traffic = scenario.traffic.of(row);
+        assert_eq!((traffic.pace, traffic.packets_per_frame), (Pacing::Bursts, 4));
+        assert_eq!(traffic.frames_per_second, 1.25);
+        assert!(scenario.check_files(128 + 16 * 3).is_ok());
+        assert!(scenario.check_files(127 + 16 * 3).is_err());
     }
 
     #[test]

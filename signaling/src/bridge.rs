@@ -182,7 +182,9 @@ impl Bridge {
         let (sink, events) = media::events(EVENTS_MAX);
         let (listener, port, plane) = listen(&config, |port| plane(&config, port, Arc::clone(&sink))).await?;
 
-        let registry = Registry::new(Arc::clone(&plane), Arc::clone(&signer), MEETINGS_MAX, config.timing);
+        let (members_max, timing) = (config.members_max, config.timing);
+        let registry =
+            Registry::new(Arc::clone(&plane), Arc::clone(&signer), MEETINGS_MAX, members_max, timing);
         let router = tokio::spawn(Arc::clone(&registry).route(events));
         let shared = Arc::new(Shared {
             registry,

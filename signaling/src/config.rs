@@ -1,6 +1,7 @@
 //! What the bridge can be told at its start: command line flags, each with an environment variable. Nothing has to
 //! be told.
 
+use crate::room::MEMBERS_MAX;
 use clap::Parser;
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -84,6 +85,10 @@ pub struct Config {
     #[arg(long, env = "ASAMBLEA_SHARDS", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub shards: Option<u16>,
 
+    /// Most people in one meeting; a meeting is forwarded by one core, which 200 fill where many show themselves
+    #[arg(long, env = "ASAMBLEA_MEMBERS_MAX", value_name = "NUMBER", default_value_t = MEMBERS_MAX, value_parser = members_max)]
+    pub members_max: usize,
+
     /// Lengthen packets by a byte of RTP padding where that lets more of them leave in one system call
     #[arg(long, env = "ASAMBLEA_PAD_RUNS", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", hide = true)]
     pub pad_runs: bool,
@@ -96,6 +101,17 @@ pub struct Config {
     /// How patient the bridge is.
     #[arg(skip)]
     pub timing: Timing,
+}
+
+/// Most that a meeting's bound can be set to: each arrival is told to everyone, which is a million messages for a
+/// thousand people who come.
+const MEMBERS_MOST: usize = 2_000;
+
+fn members_max(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 2..=MEMBERS_MOST) => Ok(number),
+        _ => Err(format!("a meeting has room for 2 to {MEMBERS_MOST} people")),
+    }
 }
 
 impl Default for Config {
@@ -111,6 +127,7 @@ impl Default for Config {
             state_dir: Some(OsString::new()),
             take_over: false,
             shards: None,
+            members_max: MEMBERS_MAX,
             pad_runs: true,
             log: "info".into(),
             timing: Timing::default(),
@@ -134,6 +151,17 @@ mod tests {
         assert_eq!(state(&["asamblea"]), None);
         assert_eq!(state(&["asamblea", "--state-dir", ""]), Some(OsString::new()));
         assert_eq!(state(&["asamblea", "--state-dir", "here"]), Some("here".into()));
+    }
+
+    #[test]
+    fn a_meeting_has_room_for_as_many_as_is_said_within_bounds() {
+        let members = |flags: &[&str]| Config::try_parse_from(flags).map(|it| it.members_max);
+        assert_eq!(members(&["asamblea"]).expect("the default"), MEMBERS_MAX);
+        assert_eq!(members(&["asamblea", "--members-max", "600"]).expect("in bounds"), 600);
+        for number in ["1", "2001", "many"] {
+            let error = members(&["asamblea", "--members-max", number]).expect_err("out of bounds");
+            assert!(error.to_string().contains("2 to 2000"), "{error}");
+        }
     }
 
     #[test]

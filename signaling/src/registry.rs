@@ -203,6 +203,7 @@ pub struct Registry {
     service: watch::Sender<Service>,
     /// Told when a meeting has ended.
     ended: Notify,
+    members_max: usize,
     timing: Timing,
 }
 
@@ -217,6 +218,7 @@ impl Registry {
         plane: Arc<dyn MediaPlane>,
         signer: Arc<Signer>,
         meetings_max: usize,
+        members_max: usize,
         timing: Timing,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -229,6 +231,7 @@ impl Registry {
             sockets: AtomicU64::new(0),
             service: watch::Sender::new(Service::Open),
             ended: Notify::new(),
+            members_max,
             timing,
         })
     }
@@ -322,7 +325,7 @@ impl Registry {
                     .expect("a new mailbox has room for one");
                 entry.insert(Handle { id, mailbox: mailbox.clone() });
                 self.rooms.insert(id, mailbox.clone());
-                let settings = RoomSettings::new(id, name.to_owned(), self.timing);
+                let settings = RoomSettings::new(id, name.to_owned(), self.members_max, self.timing);
                 let task = RoomTask {
                     room: Room::new(settings),
                     sockets: HashMap::new(),

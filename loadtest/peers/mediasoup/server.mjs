@@ -1,6 +1,6 @@
 // mediasoup behind the plainest HTTP: JSON in, JSON out, session descriptions in between.
 //
-//   node server.mjs ADDRESS PORT_MIN PORT_MAX one-port|port-each feedback|no-feedback
+//   node server.mjs ADDRESS PORT_MIN PORT_MAX one-port|port-each feedback|no-feedback repair|no-repair
 //
 // Prints "ready PORT" when it listens. A room is a router, a bot has a transport to send and one to receive.
 
@@ -8,13 +8,17 @@ import { createServer } from 'node:http';
 import * as mediasoup from 'mediasoup';
 import { parse, parseParams } from 'sdp-transform';
 
-const [address, portMin, portMax, ports, feedback] = process.argv.slice(2);
+const [address, portMin, portMax, ports, feedback, repair] = process.argv.slice(2);
 const hasFeedback = feedback === 'feedback';
+const hasRepair = repair === 'repair';
 
 /** As the load tester has it for answers. */
 const BODY_BYTES_MAX = 4 << 20;
-/** So high that what a subscriber gets is never held back before feedback says what its line carries. */
-const INITIAL_BITRATE_BPS = 1_000_000_000;
+/**
+ * mediasoup's own default. From a high one it starts to probe each line at multiples of it: at a gigabit it sent more
+ * probes than media. One layer is never held back by an estimate.
+ */
+const INITIAL_BITRATE_BPS = 600_000;
 
 const CODECS = [
   { kind: 'audio', mimeType: 'audio/opus', clockRate: 48_000, channels: 2 },
@@ -30,7 +34,10 @@ const EXTENSIONS = [
   ...(hasFeedback ? [TRANSPORT_CC] : []),
 ];
 /** Without transport-wide feedback there is no REMB in its place. */
-const isWantedFeedback = ({ type }) => type !== 'goog-remb' && (hasFeedback || type !== 'transport-cc');
+const isWantedFeedback = ({ type, parameter }) =>
+  type !== 'goog-remb' &&
+  (hasFeedback || type !== 'transport-cc') &&
+  (hasRepair || type !== 'nack' || parameter === 'pli');
 
 const worker = await mediasoup.createWorker({ logLevel: 'warn' });
 worker.on('died', (error) => {
@@ -82,7 +89,9 @@ const actions = {
     const transport = await createTransport(router);
     const { codecs, headerExtensions } = router.rtpCapabilities;
     const rtpCapabilities = {
-      codecs: codecs.map((it) => ({ ...it, rtcpFeedback: it.rtcpFeedback.filter(isWantedFeedback) })),
+      codecs: codecs
+        .filter(({ mimeType }) => hasRepair || !mimeType.endsWith('/rtx'))
+        .map((it) => ({ ...it, rtcpFeedback: it.rtcpFeedback.filter(isWantedFeedback) })),
       headerExtensions: headerExtensions.filter(({ uri }) => EXTENSIONS.includes(uri)),
     };
     const consumers = new Map();

@@ -18,6 +18,10 @@ use std::time::{Duration, Instant};
 const FEEDBACK_EVERY: Duration = Duration::from_millis(100);
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// The round trip that reports tell beside the real one, which is a fraction of a millisecond here and on no line: Janus
+/// keeps packets for repair only once it has measured more than 0 ms.
+const LINE: Duration = Duration::from_millis(2);
+
 /// SSRCs that are followed on one connection: everyone's voice and picture with repair, in the largest scenario.
 const STREAMS_MAX: usize = 2_048;
 
@@ -96,6 +100,8 @@ pub(crate) struct Connection {
     /// What payload types mean on what is received: whether video and whether repair.
     payload_types: [Option<(bool, bool)>; 128],
     transport_id: Option<u8>,
+    /// Whether RTCP may go without a report in front.
+    is_reduced_size: bool,
     transport_sequence: u16,
     arrivals: Arrivals,
     feedback_at: Instant,
@@ -131,6 +137,7 @@ impl Connection {
             receives: Vec::new(),
             payload_types: [None; 128],
             transport_id: None,
+            is_reduced_size: false,
             transport_sequence: 1,
             arrivals: Arrivals::default(),
             feedback_at: now.instant + phase(FEEDBACK_EVERY),
@@ -184,7 +191,8 @@ impl Connection {
     /// # Errors
     /// When it cannot be read.
     pub(crate) fn answer_offer(&mut self, now: Now, offer: &str, server: IpAddr) -> anyhow::Result<String> {
-        let offer = sdp::read(offer, server)?;
+        let mut offer = sdp::read(offer, server)?;
+        offer.restrict(self.features);
         self.learn(&offer);
         self.version += 1;
         let answer = sdp::write_answer(&self.secure.credentials(), self.version, &offer);
@@ -193,6 +201,7 @@ impl Connection {
     }
 
     fn learn(&mut self, description: &Description) {
+        self.is_reduced_size = description.is_reduced_size;
         for line in &description.lines {
             let is_video = line.kind == Some(Kind::Video);
             for (payload_type, is_repair) in [(line.payload_type, false), (line.repair_payload_type, true)] {
@@ -229,21 +238,31 @@ impl Connection {
     ) {
         // RFC 7983 section 7.
         match datagram.first() {
-            Some(0..=3) => self.secure.handle_stun(now.instant, from, datagram),
-            Some(20..=63) => self.secure.handle_dtls(now.instant, from, datagram),
+            Some(0..=63) => self.handle_handshake(now, from, datagram),
             Some(128..=191) if datagram.len() >= rtp::HEADER_BYTES => match datagram[1] {
-                192..=223 => self.handle_rtcp(datagram, desk),
+                192..=223 => self.handle_rtcp(now, datagram, desk),
                 _ => self.handle_rtp(now, datagram, desk),
             },
             _ => {}
         }
     }
 
+    /// Takes a datagram of ICE or DTLS; others are dropped, as nothing can be made of them before there are keys.
+    pub(crate) fn handle_handshake(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
+        match datagram.first() {
+            Some(0..=3) => self.secure.handle_stun(now.instant, from, datagram),
+            Some(20..=63) => self.secure.handle_dtls(now.instant, from, datagram),
+            _ => {}
+        }
+    }
+
+    /// Takes in that time has passed while there are no keys.
+    pub(crate) fn handle_handshake_timeout(&mut self, now: Now) {
+        self.secure.handle_timeout(now.instant);
+    }
+
     fn handle_rtp(&mut self, now: Now, datagram: &[u8], desk: &mut Desk<'_>) {
         let Some(header) = rtp::read(datagram, self.transport_id) else { return };
-        let Some((is_video, is_repair)) = self.payload_types[usize::from(header.payload_type)] else {
-            return;
-        };
         if desk.loss > 0 {
             self.random = crate::traffic::source::splitmix(self.random);
             if (self.random as u32) < desk.loss {
@@ -251,10 +270,15 @@ impl Connection {
                 return;
             }
         }
-        self.counters.media_datagrams += 1;
+        // Whatever it is: mediasoup probes a line with packets of a payload type that no line has.
         if let Some(number) = header.transport_sequence {
             self.arrivals.note(now.ns, number);
         }
+        let Some((is_video, is_repair)) = self.payload_types[usize::from(header.payload_type)] else {
+            self.counters.unstamped += 1;
+            return;
+        };
+        self.counters.media_datagrams += 1;
         let at = match self.receives.iter().position(|stream| stream.ssrc == header.ssrc) {
             Some(at) => at,
             None if self.receives.len() < STREAMS_MAX => {
@@ -299,17 +323,19 @@ impl Connection {
         let stream = &self.receives[at];
         let (Some(inside), Some(counter)) = (stream.inside(), stream.counter_of(sequence)) else { return };
         let schedule = &desk.sources.plan(inside.stream as usize).schedule;
+        let packet = schedule.place(counter).packet;
         let stamp = Stamp {
             stream: inside.stream,
             counter,
             due_ns: schedule.due_ns(counter),
             is_key: false,
-            is_frame_start: schedule.place(counter).packet == 0,
+            is_frame_start: packet == 0,
+            is_frame_end: packet + 1 == schedule.packets_per_frame,
         };
         desk.ledger.handle_arrival(now.ns, inside.flow, &stamp, false);
     }
 
-    fn handle_rtcp(&mut self, datagram: &[u8], desk: &mut Desk<'_>) {
+    fn handle_rtcp(&mut self, now: Now, datagram: &[u8], desk: &mut Desk<'_>) {
         let Some(srtp) = self.secure.srtp() else { return };
         let Ok(compound) = srtp.inbound.decrypt_rtcp(datagram) else {
             self.counters.undecryptable += 1;
@@ -319,6 +345,11 @@ impl Connection {
         rtcp::read_requests(&compound, |request| requests.push(request));
         for request in requests {
             match request {
+                Request::Answer { ssrc, sender_report } => {
+                    if let Some(stream) = self.receives.iter_mut().find(|stream| stream.ssrc == ssrc) {
+                        stream.sender_report = Some((sender_report, now.ns));
+                    }
+                }
                 Request::KeyFrame(ssrc) => {
                     if let Some(at) = self.sends.iter().position(|send| send.ssrc() == ssrc) {
                         self.counters.key_frames_asked += 1;
@@ -373,7 +404,7 @@ impl Connection {
         }
         let mut compound = Vec::new();
         for stream in &mut self.receives {
-            let numbers = stream.poll_missing(now.ns);
+            let numbers = if self.features.repair { stream.poll_missing(now.ns) } else { Vec::new() };
             if !numbers.is_empty() {
                 self.counters.resends_asked += numbers.len() as u64;
                 rtcp::write_resend_request(&mut compound, self.own_ssrc, stream.ssrc, &numbers);
@@ -386,14 +417,14 @@ impl Connection {
             self.feedback_at = now.instant + FEEDBACK_EVERY;
             let media_ssrc = self.receives.first().map_or(0, |stream| stream.ssrc);
             while self.arrivals.write(&mut compound, self.own_ssrc, media_ssrc) {
-                self.seal_rtcp(&mut compound, desk);
+                self.seal_rtcp(now, &mut compound, desk);
             }
         }
         if self.report_at <= now.instant {
             self.report_at = now.instant + REPORT_EVERY;
             self.write_reports(now, &mut compound);
         }
-        self.seal_rtcp(&mut compound, desk);
+        self.seal_rtcp(now, &mut compound, desk);
     }
 
     fn write_reports(&self, now: Now, compound: &mut Vec<u8>) {
@@ -404,17 +435,32 @@ impl Connection {
                 rtcp::write_sender_report(compound, send.ssrc(), ntp, timestamp, packets, bytes);
             }
         }
+        self.write_receiver_report(now, compound);
+    }
+
+    fn write_receiver_report(&self, now: Now, compound: &mut Vec<u8>) {
         let report = |stream: &ReceiveStream| {
             let (lost, highest) = stream.report()?;
-            Some(Report { ssrc: stream.ssrc, lost, highest })
+            let (sender_report, since) = stream.sender_report.map_or((0, 0), |(middle, at_ns)| {
+                let since_ns = now.ns.saturating_sub(at_ns).saturating_sub(LINE.as_nanos() as u64);
+                (middle, (u128::from(since_ns) * 65_536 / 1_000_000_000) as u32)
+            });
+            Some(Report { ssrc: stream.ssrc, lost, highest, sender_report, since })
         };
         let reports: Vec<Report> = self.receives.iter().filter_map(report).collect();
         rtcp::write_receiver_report(compound, self.own_ssrc, &reports);
     }
 
-    fn seal_rtcp(&mut self, compound: &mut Vec<u8>, desk: &mut Desk<'_>) {
+    fn seal_rtcp(&mut self, now: Now, compound: &mut Vec<u8>, desk: &mut Desk<'_>) {
         if compound.is_empty() {
             return;
+        }
+        if !self.is_reduced_size && !rtcp::has_report_in_front(compound) {
+            // Some servers know by the report alone which stream the rest is about.
+            let rest = std::mem::take(compound);
+            self.write_receiver_report(now, compound);
+            rtcp::write_source_description(compound, self.own_ssrc);
+            compound.extend(rest);
         }
         if let Some(srtp) = self.secure.srtp()
             && let Ok(sealed) = srtp.outbound.encrypt_rtcp(compound)

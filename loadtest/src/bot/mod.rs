@@ -14,19 +14,25 @@ mod send;
 
 use crate::peers::Negotiate;
 use crate::traffic::Kind;
+use anyhow::{bail, ensure};
 use asamblea_sfu_io::batch;
 use connection::{Connection, Counters, Desk, Now};
 use mio::net::UdpSocket;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use sdp::Features;
 use secure::Identity;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Room for datagrams that wait in a socket, in bytes: a thousand and more, so that a driver that was away for some
 /// milliseconds does not look like a server that loses.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+
+/// How often ICE and DTLS are asked whether something is due while a bot connects without a driver.
+const HANDSHAKE_TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// A connection with its socket.
 pub(crate) struct Link {
@@ -102,6 +108,42 @@ impl Bot {
 
     pub(crate) fn links(&mut self) -> &mut [Link] {
         &mut self.links
+    }
+
+    /// Waits until all of its connections have keys, without a driver.
+    ///
+    /// # Errors
+    /// Why one of them gets none, or that it did not within `limit`.
+    pub(crate) fn connect(&mut self, limit: Duration) -> anyhow::Result<()> {
+        let end = self.config.now().instant + limit;
+        let mut buffer = [0; 2_048];
+        for link in &mut self.links {
+            while !link.connection.is_connected() {
+                let now = self.config.now();
+                link.connection.handle_handshake_timeout(now);
+                link.flush()?;
+                if let Some(failure) = link.connection.failure() {
+                    bail!("a bot does not connect: {failure}");
+                }
+                ensure!(now.instant < end, "a bot has no connection after {} s", limit.as_secs());
+                let mut fds = [PollFd::new(&link.socket, PollFlags::IN)];
+                match rustix::event::poll(&mut fds, Some(&HANDSHAKE_TICK)) {
+                    Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+                    result => result?,
+                };
+                match link.socket.recv_from(&mut buffer) {
+                    Ok((length, from)) => {
+                        link.connection.handle_handshake(self.config.now(), from, &buffer[..length]);
+                        link.flush()?;
+                    }
+                    // Somebody else's datagram with a wrong checksum, or an ICMP message about an earlier send.
+                    Err(error)
+                        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether it is anywhere at all.

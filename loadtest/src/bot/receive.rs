@@ -36,6 +36,8 @@ pub(crate) struct ReceiveStream {
     inside: Option<Inside>,
     /// Opened packets that did not have the distance of those before: what was not opened was named wrongly.
     pub(crate) contradictions: u64,
+    /// The middle of the NTP time in the newest sender report, and when that came.
+    pub(crate) sender_report: Option<(u32, u64)>,
     has_key: bool,
     key_wanted_at_ns: Option<u64>,
 }
@@ -59,6 +61,7 @@ impl ReceiveStream {
             missing: Vec::new(),
             inside: None,
             contradictions: 0,
+            sender_report: None,
             has_key: false,
             key_wanted_at_ns: None,
         }
@@ -110,7 +113,13 @@ impl ReceiveStream {
         if self.missing.is_empty() {
             return Vec::new();
         }
+        let count = self.missing.len();
         self.missing.retain(|missing| missing.asked < ASKED_MAX || missing.ask_at_ns > now_ns);
+        if self.missing.len() < count {
+            // A picture that misses a packet for good goes on with a key frame.
+            self.has_key = false;
+            self.key_wanted_at_ns = Some(now_ns);
+        }
         let mut numbers = Vec::new();
         for missing in self.missing.iter_mut().filter(|missing| missing.ask_at_ns <= now_ns) {
             missing.asked += 1;
@@ -133,7 +142,7 @@ impl ReceiveStream {
         true
     }
 
-    /// Whether a frame that can be decoded has begun: until then every packet is opened.
+    /// Whether a frame that can be decoded has come to its end: until then every packet is opened.
     pub(crate) fn has_key(&self) -> bool {
         self.has_key
     }
@@ -151,7 +160,7 @@ impl ReceiveStream {
 
     /// Notes what an opened packet held.
     pub(crate) fn handle_stamp(&mut self, sequence: u64, stamp: &Stamp, flow: FlowId) {
-        self.has_key |= stamp.is_key && stamp.is_frame_start;
+        self.has_key |= stamp.is_key && stamp.is_frame_end;
         if self.is_repair {
             return;
         }
@@ -194,6 +203,24 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_that_misses_a_packet_for_good_asks_for_a_key_frame() {
+        let flow = Ledger::new(&[1]).flow(0, 0).unwrap();
+        let (is_key, is_frame_start, is_frame_end) = (true, true, true);
+        let stamp = Stamp { stream: 0, counter: 0, due_ns: 0, is_key, is_frame_start, is_frame_end };
+        let mut stream = ReceiveStream::new(1, false, true);
+        let first = stream.note(0, 5);
+        stream.handle_stamp(first, &stamp, flow);
+        stream.note(0, 7);
+        for round in 0..u64::from(ASKED_MAX) {
+            assert_eq!(stream.poll_missing(round * ASK_AGAIN_NS), [6]);
+            assert!(!stream.poll_key_frame_wanted(round * ASK_AGAIN_NS), "it may still come");
+        }
+        let after_ns = u64::from(ASKED_MAX) * ASK_AGAIN_NS;
+        assert!(stream.poll_missing(after_ns).is_empty());
+        assert!(stream.poll_key_frame_wanted(after_ns), "nothing more is expected");
+    }
+
+    #[test]
     fn a_long_gap_asks_for_a_key_frame_instead() {
         let mut stream = ReceiveStream::new(1, false, true);
         stream.note(0, 0);
@@ -207,7 +234,8 @@ mod tests {
     fn opened_packets_name_the_others_and_a_jump_is_noticed() {
         let mut ledger = Ledger::new(&[1]);
         let flow = ledger.flow(0, 0).unwrap();
-        let stamp = |counter| Stamp { stream: 0, counter, due_ns: 0, is_key: true, is_frame_start: true };
+        let (is_key, is_frame_start, is_frame_end) = (true, true, true);
+        let stamp = |counter| Stamp { stream: 0, counter, due_ns: 0, is_key, is_frame_start, is_frame_end };
         let mut stream = ReceiveStream::new(1, false, true);
         let first = stream.note(0, 65_535);
         assert_eq!(stream.counter_of(first), None);

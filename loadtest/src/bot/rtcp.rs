@@ -9,9 +9,11 @@ const FEEDBACK_PACKETS_MAX: u64 = 350;
 /// Numbers that wait for a feedback message at the most: 100 ms at far beyond any scenario's rate.
 const WAITING_MAX: usize = 16_384;
 
-/// Something a server asks of a sender.
+/// Something a server asks of a sender, or tells a receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
+    /// The middle of the NTP time in a sender report of the stream with this SSRC, to be told back in reports on it.
+    Answer { ssrc: u32, sender_report: u32 },
     /// A key frame (PLI or FIR) of the stream with this SSRC.
     KeyFrame(u32),
     /// The packets with this number and those after it that the mask names (RFC 4585 section 6.2.1).
@@ -25,6 +27,11 @@ pub(crate) fn read_requests(mut compound: &[u8], mut handle: impl FnMut(Request)
         let Some(packet) = compound.get(..bytes) else { return };
         let word = |at: usize| packet.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
         match (head[1], head[0] & 0x1f) {
+            (200, _) => {
+                if let (Some(ssrc), Some(seconds), Some(fraction)) = (word(4), word(8), word(12)) {
+                    handle(Request::Answer { ssrc, sender_report: seconds << 16 | fraction >> 16 });
+                }
+            }
             (206, 1) => {
                 if let Some(ssrc) = word(8) {
                     handle(Request::KeyFrame(ssrc));
@@ -79,10 +86,18 @@ pub(crate) struct Report {
     pub(crate) ssrc: u32,
     pub(crate) lost: u32,
     pub(crate) highest: u32,
+    /// The newest sender report and how long ago it came, in units of 1/65,536 s; zeros where none has come.
+    pub(crate) sender_report: u32,
+    /// See `sender_report`.
+    pub(crate) since: u32,
 }
 
-/// A receiver report.
+/// A receiver report; an empty one only where it is to be the compound's first packet.
 pub(crate) fn write_receiver_report(out: &mut Vec<u8>, own_ssrc: u32, reports: &[Report]) {
+    if reports.is_empty() && out.is_empty() {
+        write_head(out, 0, 201, 1);
+        out.extend(own_ssrc.to_be_bytes());
+    }
     for reports in reports.chunks(31) {
         write_head(out, reports.len() as u8, 201, 1 + reports.len() * 6);
         out.extend(own_ssrc.to_be_bytes());
@@ -90,9 +105,23 @@ pub(crate) fn write_receiver_report(out: &mut Vec<u8>, own_ssrc: u32, reports: &
             out.extend(report.ssrc.to_be_bytes());
             out.extend((report.lost & 0x00ff_ffff).to_be_bytes()); // nothing lost since the last report
             out.extend(report.highest.to_be_bytes());
-            out.extend([0; 12]); // no jitter measured, no sender report to refer to
+            out.extend([0; 4]); // no jitter measured
+            out.extend(report.sender_report.to_be_bytes());
+            out.extend(report.since.to_be_bytes());
         }
     }
+}
+
+/// A source description with the name that all bots have (RFC 3550 section 6.5).
+pub(crate) fn write_source_description(out: &mut Vec<u8>, own_ssrc: u32) {
+    write_head(out, 1, 202, 3);
+    out.extend(own_ssrc.to_be_bytes());
+    out.extend(b"\x01\x03bot\0\0\0"); // CNAME, and null octets up to a whole word
+}
+
+/// Whether a compound begins with a report, as RFC 3550 section 6.1 has it.
+pub(crate) fn has_report_in_front(compound: &[u8]) -> bool {
+    matches!(compound.get(1), Some(200 | 201))
 }
 
 /// Asks for a key frame (RFC 4585 section 6.3.1).
@@ -228,6 +257,8 @@ fn write_symbols(body: &mut Vec<u8>, mut symbols: &[u16]) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rtc_rtcp::receiver_report::ReceiverReport;
+    use rtc_rtcp::source_description::SourceDescription;
     use rtc_rtcp::transport_feedbacks::transport_layer_cc::{PacketStatusChunk, TransportLayerCc};
     use rtc_rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
     use rtc_shared::marshal::Unmarshal;
@@ -299,10 +330,32 @@ mod tests {
     }
 
     #[test]
+    fn of_a_sender_report_the_middle_of_its_time_is_told() {
+        let mut out = Vec::new();
+        write_sender_report(&mut out, 9, 0x1122_3344_5566_7788, 3, 4, 5);
+        let mut requests = Vec::new();
+        read_requests(&out, |request| requests.push(request));
+        assert_eq!(requests, [Request::Answer { ssrc: 9, sender_report: 0x3344_5566 }]);
+    }
+
+    #[test]
+    fn a_source_description_is_read_by_another() {
+        let mut out = Vec::new();
+        write_receiver_report(&mut out, 1, &[]);
+        assert!(has_report_in_front(&out));
+        let report_bytes = out.len();
+        write_source_description(&mut out, 7);
+        let other = SourceDescription::unmarshal(&mut &out[report_bytes..]).unwrap();
+        assert_eq!((other.chunks[0].source, &other.chunks[0].items[0].text[..]), (7, &b"bot"[..]));
+        assert!(!has_report_in_front(&out[report_bytes..]) && !has_report_in_front(&[]));
+    }
+
+    #[test]
     fn key_frame_requests_of_both_kinds_are_read_behind_reports() {
         let mut out = Vec::new();
         write_sender_report(&mut out, 1, 2, 3, 4, 5);
-        write_receiver_report(&mut out, 1, &[Report { ssrc: 9, lost: 0, highest: 7 }]);
+        let report = Report { ssrc: 9, lost: 0, highest: 7, sender_report: 0xaabb_ccdd, since: 65_536 };
+        write_receiver_report(&mut out, 1, &[report]);
         write_key_frame_request(&mut out, 1, 77);
         write_head(&mut out, 4, 206, 4); // FIR (RFC 5104 section 4.3.1)
         for word in [1_u32, 0, 78, 0x0100_0000] {
@@ -310,7 +363,10 @@ mod tests {
         }
         let mut requests = Vec::new();
         read_requests(&out, |request| requests.push(request));
-        assert_eq!(requests, [Request::KeyFrame(77), Request::KeyFrame(78)]);
+        let answer = Request::Answer { ssrc: 1, sender_report: 0 };
+        assert_eq!(requests, [answer, Request::KeyFrame(77), Request::KeyFrame(78)]);
+        let other = ReceiverReport::unmarshal(&mut &out[28..60]).unwrap();
+        assert_eq!((other.reports[0].last_sender_report, other.reports[0].delay), (0xaabb_ccdd, 65_536));
         for length in 0..out.len() {
             read_requests(&out[..length], |_| {});
         }

@@ -68,6 +68,8 @@ pub(crate) struct OwnLine {
 pub(crate) struct Features {
     /// Feedback on transport-wide numbers.
     pub(crate) feedback: bool,
+    /// Requests for missing packets (RFC 4585 section 6.2.1) and repair (RFC 4588).
+    pub(crate) repair: bool,
 }
 
 /// A server's offer or answer.
@@ -78,6 +80,8 @@ pub(crate) struct Description {
     /// Candidates of other addresses or transports, which are not used.
     pub(crate) candidates_left_out: usize,
     pub(crate) is_ice_lite: bool,
+    /// Whether RTCP may come without a report in front of it (RFC 5506 section 5): every line says so.
+    pub(crate) is_reduced_size: bool,
     /// Whether the other end begins the DTLS handshake (`a=setup:active`, RFC 8842): Janus' answers do.
     pub(crate) is_dtls_client: bool,
     pub(crate) lines: Vec<Line>,
@@ -123,7 +127,7 @@ fn write_head<'a>(out: &mut String, version: u32, mids: impl Iterator<Item = &'a
     line!(out, "a=msid-semantic: WMS");
 }
 
-fn write_transport(out: &mut String, own: &Credentials, setup: &str) {
+fn write_transport(out: &mut String, own: &Credentials, setup: &str, is_reduced_size: bool) {
     line!(out, "c=IN IP4 0.0.0.0");
     line!(out, "a=ice-ufrag:{}", own.ufrag);
     line!(out, "a=ice-pwd:{}", own.pwd);
@@ -131,7 +135,9 @@ fn write_transport(out: &mut String, own: &Credentials, setup: &str) {
     line!(out, "a=fingerprint:sha-256 {}", hex.join(":"));
     line!(out, "a=setup:{setup}");
     line!(out, "a=rtcp-mux");
-    line!(out, "a=rtcp-rsize");
+    if is_reduced_size {
+        line!(out, "a=rtcp-rsize");
+    }
 }
 
 /// An offer with these lines.
@@ -142,10 +148,11 @@ pub(crate) fn write_offer(own: &Credentials, version: u32, lines: &[OwnLine], fe
     for own_line in lines {
         let is_video = own_line.kind == Kind::Video;
         match is_video {
-            true => line!(out, "m=video 9 UDP/TLS/RTP/SAVPF {VP8} {RTX}"),
+            true if features.repair => line!(out, "m=video 9 UDP/TLS/RTP/SAVPF {VP8} {RTX}"),
+            true => line!(out, "m=video 9 UDP/TLS/RTP/SAVPF {VP8}"),
             false => line!(out, "m=audio 9 UDP/TLS/RTP/SAVPF {OPUS}"),
         }
-        write_transport(out, own, "actpass");
+        write_transport(out, own, "actpass", true);
         line!(out, "a=mid:{}", own_line.mid);
         for (index, extension) in Extension::ALL.into_iter().enumerate() {
             let is_left_out = match extension {
@@ -162,11 +169,14 @@ pub(crate) fn write_offer(own: &Credentials, version: u32, lines: &[OwnLine], fe
         let media = if is_video { VP8 } else { OPUS };
         if is_video {
             line!(out, "a=rtpmap:{VP8} VP8/90000");
-            for feedback in ["nack", "nack pli", "ccm fir"] {
+            for feedback in ["nack pli", "ccm fir"] {
                 line!(out, "a=rtcp-fb:{VP8} {feedback}");
             }
-            line!(out, "a=rtpmap:{RTX} rtx/90000");
-            line!(out, "a=fmtp:{RTX} apt={VP8}");
+            if features.repair {
+                line!(out, "a=rtcp-fb:{VP8} nack");
+                line!(out, "a=rtpmap:{RTX} rtx/90000");
+                line!(out, "a=fmtp:{RTX} apt={VP8}");
+            }
         } else {
             line!(out, "a=rtpmap:{OPUS} opus/48000/2");
             line!(out, "a=fmtp:{OPUS} minptime=10;useinbandfec=1");
@@ -174,12 +184,12 @@ pub(crate) fn write_offer(own: &Credentials, version: u32, lines: &[OwnLine], fe
         if features.feedback {
             line!(out, "a=rtcp-fb:{media} transport-cc");
         }
-        write_sources(out, own_line);
+        write_sources(out, own_line, features);
     }
     text
 }
 
-fn write_sources(out: &mut String, own_line: &OwnLine) {
+fn write_sources(out: &mut String, own_line: &OwnLine, features: Features) {
     let mid = &own_line.mid;
     if own_line.sends.is_empty() {
         return;
@@ -194,7 +204,7 @@ fn write_sources(out: &mut String, own_line: &OwnLine) {
         return; // told apart by rid, as browsers do
     }
     for (ssrc, repair) in &own_line.sends {
-        if own_line.kind == Kind::Video {
+        if own_line.kind == Kind::Video && features.repair {
             line!(out, "a=ssrc-group:FID {ssrc} {repair}");
             line!(out, "a=ssrc:{repair} cname:bot");
         }
@@ -219,7 +229,7 @@ pub(crate) fn write_answer(own: &Credentials, version: u32, offer: &Description)
         let repair = line.repair_payload_type;
         let formats = repair.map_or(payload_type.to_string(), |repair| format!("{payload_type} {repair}"));
         line!(out, "m={} 9 {} {formats}", line.media, line.protocol);
-        write_transport(out, own, "active");
+        write_transport(out, own, "active", offer.is_reduced_size);
         line!(out, "a=mid:{}", line.mid);
         line!(out, "a=recvonly");
         for (extension, id) in Extension::ALL.into_iter().zip(line.extensions) {
@@ -238,6 +248,16 @@ pub(crate) fn write_answer(own: &Credentials, version: u32, offer: &Description)
         }
     }
     text
+}
+
+impl Description {
+    /// Leaves out what a bot does not want of a server's offer.
+    pub(crate) fn restrict(&mut self, features: Features) {
+        for line in self.lines.iter_mut().filter(|_| !features.repair) {
+            line.repair_payload_type = None;
+            line.feedback.retain(|name| name != "nack");
+        }
+    }
 }
 
 impl Line {
@@ -266,6 +286,7 @@ pub(crate) fn read(sdp: &str, server: IpAddr) -> anyhow::Result<Description> {
     let (mut is_ice_lite, mut is_dtls_client) = (false, false);
     let (mut candidates, mut candidates_left_out) = (Vec::new(), 0);
     let mut lines: Vec<(Line, Formats)> = Vec::new();
+    let mut reduced_size_lines = 0;
     for text in sdp.lines() {
         if let Some(media) = text.strip_prefix("m=") {
             ensure!(lines.len() < LINES_MAX, "more than {LINES_MAX} m-lines");
@@ -278,6 +299,7 @@ pub(crate) fn read(sdp: &str, server: IpAddr) -> anyhow::Result<Description> {
             "ice-ufrag" => ufrag = Some(value.to_owned()),
             "ice-pwd" => pwd = Some(value.to_owned()),
             "ice-lite" => is_ice_lite = true,
+            "rtcp-rsize" => reduced_size_lines += 1,
             "setup" => is_dtls_client = value == "active",
             "fingerprint" => fingerprint = read_fingerprint(value).or(fingerprint),
             "candidate" => match read_candidate(value, server) {
@@ -292,13 +314,23 @@ pub(crate) fn read(sdp: &str, server: IpAddr) -> anyhow::Result<Description> {
             }
         }
     }
-    let lines = lines.into_iter().map(|(line, formats)| with_codec(line, formats)).collect();
+    let lines: Vec<Line> = lines.into_iter().map(|(line, formats)| with_codec(line, formats)).collect();
+    let is_reduced_size =
+        reduced_size_lines >= lines.iter().filter(|line| line.kind.is_some() && !line.is_rejected).count();
     let credentials = Credentials {
         ufrag: ufrag.context("no ice-ufrag")?,
         pwd: pwd.context("no ice-pwd")?,
         fingerprint: fingerprint.context("no SHA-256 fingerprint")?,
     };
-    Ok(Description { credentials, candidates, candidates_left_out, is_ice_lite, is_dtls_client, lines })
+    Ok(Description {
+        credentials,
+        candidates,
+        candidates_left_out,
+        is_ice_lite,
+        is_reduced_size,
+        is_dtls_client,
+        lines,
+    })
 }
 
 fn read_media(value: &str) -> anyhow::Result<Line> {
@@ -404,16 +436,18 @@ mod tests {
     }
 
     #[test]
-    fn the_bridge_reads_an_offer_with_and_without_feedback() {
-        for feedback in [true, false] {
-            let offer = write_offer(&credentials(), 1, &lines(), Features { feedback });
+    fn the_bridge_reads_an_offer_with_and_without_feedback_and_repair() {
+        for (feedback, repair) in [(true, true), (false, true), (true, false), (false, false)] {
+            let offer = write_offer(&credentials(), 1, &lines(), Features { feedback, repair });
             Offer::parse(&offer).expect("the bridge takes it");
             let read = read(&offer, SERVER).expect("a bot takes it");
             assert_eq!(read.credentials, credentials());
             assert!(!read.is_dtls_client);
             assert_eq!(read.lines.len(), 4);
             assert_eq!(read.lines[1].payload_type, Some(VP8));
-            assert_eq!(read.lines[1].repair_payload_type, Some(RTX));
+            assert_eq!(read.lines[1].repair_payload_type, repair.then_some(RTX));
+            assert_eq!(read.lines[1].feedback.iter().any(|name| name == "nack"), repair);
+            assert_eq!(offer.contains("FID"), repair);
             assert_eq!(read.lines[1].extension(Extension::TransportCc).is_some(), feedback);
             assert_eq!(read.lines[1].feedback.iter().any(|name| name == "transport-cc"), feedback);
             assert!(!read.lines[3].sends && read.lines[2].sends);
@@ -422,7 +456,7 @@ mod tests {
 
     #[test]
     fn only_udp_host_candidates_of_the_server_itself_are_used() {
-        let mut offer = write_offer(&credentials(), 1, &lines(), Features { feedback: true });
+        let mut offer = write_offer(&credentials(), 1, &lines(), Features { feedback: true, repair: true });
         for candidate in [
             "1 1 udp 2 10.0.0.1 4000 typ host",
             "2 1 UDP 2 10.0.0.1 4000 typ host generation 0",
@@ -441,7 +475,7 @@ mod tests {
 
     #[test]
     fn an_answer_takes_what_is_sent_in_the_offers_numbers_and_refuses_the_rest() {
-        let mut offer = write_offer(&credentials(), 1, &lines(), Features { feedback: true });
+        let mut offer = write_offer(&credentials(), 1, &lines(), Features { feedback: true, repair: true });
         offer = offer.replace("96 97", "100 101").replace(":96 ", ":100 ").replace(":97 ", ":101 ");
         offer = offer.replace("apt=96", "apt=100");
         offer.push_str("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:4\r\n");
@@ -456,8 +490,30 @@ mod tests {
     }
 
     #[test]
+    fn reduced_size_is_answered_where_every_line_offers_it() {
+        let features = Features { feedback: true, repair: true };
+        let offer = write_offer(&credentials(), 1, &lines(), features);
+        let answer = |offer: &str| write_answer(&credentials(), 1, &read(offer, SERVER).unwrap());
+        assert!(read(&offer, SERVER).unwrap().is_reduced_size);
+        assert!(answer(&offer).contains("a=rtcp-rsize"));
+        let offer = offer.replacen("a=rtcp-rsize\r\n", "", 1);
+        assert!(!read(&offer, SERVER).unwrap().is_reduced_size);
+        assert!(!answer(&offer).contains("a=rtcp-rsize"));
+    }
+
+    #[test]
+    fn an_answer_without_repair_leaves_it_out_and_keeps_key_frame_requests() {
+        let offer = write_offer(&credentials(), 1, &lines(), Features { feedback: true, repair: true });
+        let mut offer = read(&offer, SERVER).unwrap();
+        offer.restrict(Features { feedback: true, repair: false });
+        let answer = read(&write_answer(&credentials(), 1, &offer), SERVER).unwrap();
+        assert_eq!(answer.lines[1].repair_payload_type, None);
+        assert_eq!(answer.lines[1].feedback, ["nack pli", "ccm fir", "transport-cc"]);
+    }
+
+    #[test]
     fn what_has_no_credentials_is_refused() {
-        let offer = write_offer(&credentials(), 1, &lines(), Features { feedback: true });
+        let offer = write_offer(&credentials(), 1, &lines(), Features { feedback: true, repair: true });
         for name in ["a=ice-ufrag", "a=ice-pwd", "a=fingerprint"] {
             assert!(read(&offer.replace(name, "a=other"), SERVER).is_err(), "{name}");
         }

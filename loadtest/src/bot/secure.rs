@@ -35,6 +35,9 @@ const CONSENT_EVERY: Duration = Duration::from_millis(2_500);
 /// How often candidate pairs are checked before there is a path.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
 
+/// Datagrams of one handshake that may be refused: two flights that a busy server sends again some times.
+const DTLS_ERRORS_MAX: u32 = 20;
+
 /// Which SRTP profile bots offer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) enum Cipher {
@@ -109,6 +112,8 @@ pub(crate) struct Secure {
     srtp: Option<Srtp>,
     cipher: Option<Cipher>,
     failure: Option<String>,
+    /// Datagrams of a handshake that the library would not have.
+    dtls_errors: u32,
     outbox: VecDeque<(SocketAddr, Vec<u8>)>,
 }
 
@@ -138,6 +143,7 @@ impl Secure {
             srtp: None,
             cipher: None,
             failure: None,
+            dtls_errors: 0,
             outbox: VecDeque::new(),
         })
     }
@@ -215,7 +221,13 @@ impl Secure {
                     }
                 }
             }
-            Err(error) if self.srtp.is_none() => self.failure = Some(format!("DTLS: {error}")),
+            // A flight that came twice is an error to the library and none to the handshake (RFC 6347 section 4.1.2.7).
+            Err(error) if self.srtp.is_none() => {
+                self.dtls_errors += 1;
+                if self.dtls_errors > DTLS_ERRORS_MAX {
+                    self.failure = Some(format!("DTLS: {error}"));
+                }
+            }
             Err(_) => {}
         }
         self.drain_dtls();

@@ -183,7 +183,12 @@ mod tests {
     fn stream() -> SendStream {
         let line = OwnLine { mid: "1".into(), kind: Kind::Video, sends: vec![(11, 12)] };
         let credentials = Credentials { ufrag: "u".into(), pwd: "p".into(), fingerprint: [0; 32] };
-        let offer = write_offer(&credentials, 1, std::slice::from_ref(&line), Features { feedback: true });
+        let offer = write_offer(
+            &credentials,
+            1,
+            std::slice::from_ref(&line),
+            Features { feedback: true, repair: true },
+        );
         let description = super::super::sdp::read(&offer, [127, 0, 0, 1].into()).unwrap();
         let mut stream = SendStream::of(&line).remove(0);
         stream.parameters = SendParameters::of(&description, "1");

@@ -6,18 +6,20 @@
 use super::{
     ANSWER_LIMIT, FeedId, Negotiate, Peer, Published, Running, START_LIMIT, ServerOptions, Session, Track,
 };
+use crate::driver::yield_to_driver;
 use crate::place::{Place, Process, Scratch};
 use crate::traffic::Kind;
 use anyhow::{Context as _, bail, ensure};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as blocking;
 use std::time::Instant;
-use tokio::net::TcpStream as AsyncTcpStream;
+use tokio::net::{TcpSocket, TcpStream as AsyncTcpStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -34,6 +36,9 @@ const OTHER_BINARY: &str = "ASAMBLEA_OTHER_BINARY";
 
 /// The height of a publisher's tallest layer; each smaller one is half as tall as the next.
 const HEIGHT_PX: u32 = 720;
+
+/// People in one meeting: as many as the bridge can be told, since rows differ and others have no such bound.
+const MEMBERS_MAX: &str = "2000";
 
 /// Audio slots that a bot offers at the most: as many of the loudest are forwarded.
 const AUDIO_SLOTS_MAX: usize = 4;
@@ -93,19 +98,28 @@ impl Peer for Asamblea {
         command
             .args(["--port", "0", "--bind", &ip.to_string()])
             // One thread that forwards, as the others have one worker.
-            .args(["--shards", "1", "--state-dir", ""]);
+            .args(["--shards", "1", "--state-dir", "", "--members-max", MEMBERS_MAX]);
         let process = place.spawn(core, command, &folder.path().join("asamblea.log"))?;
         let process = process.with_signaling(|_, thread| !thread.starts_with("media-"));
         let port =
             process.wait_for(START_LIMIT, |line| line.strip_prefix("listening on port ")?.parse().ok())?;
         let server = SocketAddr::new(ip, port);
-        Ok(Box::new(Bridge { processes: [process], server, sockets: Sockets::start()?, _folder: folder }))
+        Ok(Box::new(Bridge {
+            processes: [process],
+            server,
+            homes: place.homes(),
+            sessions: AtomicUsize::new(0),
+            sockets: Sockets::start()?,
+            _folder: folder,
+        }))
     }
 }
 
 struct Bridge {
     processes: [Process; 1],
     server: SocketAddr,
+    homes: Vec<IpAddr>,
+    sessions: AtomicUsize,
     sockets: Sockets,
     _folder: Scratch,
 }
@@ -115,9 +129,15 @@ impl Running for Bridge {
         &self.processes
     }
 
-    fn session(&mut self) -> anyhow::Result<Box<dyn Session>> {
+    fn address(&self) -> SocketAddr {
+        self.server
+    }
+
+    fn session(&self) -> anyhow::Result<Box<dyn Session>> {
+        let number = self.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(Member {
             server: self.server,
+            home: self.homes[number % self.homes.len()],
             runtime: self.sockets.handle.clone(),
             socket: None,
             id: 0,
@@ -141,6 +161,7 @@ impl Sockets {
         let handle = runtime.handle().clone();
         let (end, ended) = tokio::sync::oneshot::channel();
         let thread = std::thread::Builder::new().name("signaling".into()).spawn(move || {
+            yield_to_driver();
             // Whether it is told to end or its owner is gone is the same.
             let _ = runtime.block_on(ended);
         })?;
@@ -161,6 +182,8 @@ impl Drop for Sockets {
 /// One bot's membership.
 struct Member {
     server: SocketAddr,
+    /// Where it connects from: the bridge lets so many come from one address at a time.
+    home: IpAddr,
     runtime: tokio::runtime::Handle,
     socket: Option<(mpsc::Sender<Value>, blocking::Receiver<Value>)>,
     id: u64,
@@ -197,12 +220,12 @@ impl Member {
         if self.socket.is_some() {
             return Ok(());
         }
-        let token = token(self.server, room)?;
+        let token = token(self.home, self.server, room)?;
         let (outbox, orders) = mpsc::channel(16);
         let (news, inbox) = blocking::channel();
-        let server = self.server;
+        let (home, server) = (self.home, self.server);
         self.runtime.spawn(async move {
-            if let Err(error) = serve(server, orders, &news).await {
+            if let Err(error) = serve(home, server, orders, &news).await {
                 // Whoever waits hears it; nobody waits when the run is over.
                 let _ = news.send(json!({ "type": "bye", "reason": format!("{error:#}") }));
             }
@@ -265,7 +288,7 @@ impl Session for Member {
         let answer = self.offer(offer)?;
         let state = |track: &Track| {
             let height_px = if track.kind == Kind::Video { HEIGHT_PX } else { 0 };
-            json!({ "kind": kind(track), "active": true, "height_px": height_px })
+            json!({ "kind": kind(track), "active": track.is_active, "height_px": height_px })
         };
         self.say(json!({ "type": "publish", "ups": tracks.iter().map(state).collect::<Vec<_>>() }))?;
         let feed =
@@ -318,11 +341,14 @@ fn lines(offer: &str) -> Vec<Line<'_>> {
 
 /// Serves one socket until its owner is gone or it ends.
 async fn serve(
+    home: IpAddr,
     server: SocketAddr,
     mut orders: mpsc::Receiver<Value>,
     news: &blocking::Sender<Value>,
 ) -> anyhow::Result<()> {
-    let stream = AsyncTcpStream::connect(server).await.context("the bridge's port")?;
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((home, 0).into())?;
+    let stream = socket.connect(server).await.context("the bridge's port")?;
     stream.set_nodelay(true)?;
     let mut request = format!("ws://{}/api/socket", host(server)).into_client_request()?;
     // The bridge serves plain HTTP to loopback names and behind a proxy that has done TLS.
@@ -354,6 +380,17 @@ async fn serve(
     }
 }
 
+/// A stream from one of this machine's addresses. It blocks as long as the kernel waits for an answer, which on one
+/// machine comes at once or not at all.
+fn connect_from(home: IpAddr, server: SocketAddr) -> anyhow::Result<TcpStream> {
+    let kind = rustix::net::SocketType::STREAM;
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(rustix::net::AddressFamily::INET, kind, flags, None)?;
+    rustix::net::bind(&socket, &SocketAddr::new(home, 0))?;
+    rustix::net::connect(&socket, &server)?;
+    Ok(TcpStream::from(socket))
+}
+
 /// How the bridge is called: loopback by its name, for which it serves plain HTTP.
 fn host(server: SocketAddr) -> String {
     match server.ip().is_loopback() {
@@ -363,8 +400,8 @@ fn host(server: SocketAddr) -> String {
 }
 
 /// Asks for a join token.
-fn token(server: SocketAddr, room: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&server, ANSWER_LIMIT).context("the bridge's port")?;
+fn token(home: IpAddr, server: SocketAddr, room: &str) -> anyhow::Result<String> {
+    let mut stream = connect_from(home, server).context("the bridge's port")?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     let host = host(server);
     write!(

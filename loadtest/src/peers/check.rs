@@ -13,7 +13,10 @@ pub(crate) const PORTS: RangeInclusive<u16> = 20_000..=29_999;
 
 /// An offer as browsers make them, cut down to what servers read: a microphone, and a camera in three sizes.
 const OFFER: &str = include_str!("check.sdp");
-const TRACKS: [Track; 2] = [Track { kind: Kind::Audio, layers: 1 }, Track { kind: Kind::Video, layers: 3 }];
+const TRACKS: [Track; 2] = [
+    Track { kind: Kind::Audio, layers: 1, is_active: true },
+    Track { kind: Kind::Video, layers: 3, is_active: true },
+];
 const ROOM: &str = "check";
 const TRANSPORT_CC: &str = "transport-wide-cc";
 
@@ -42,13 +45,14 @@ pub(crate) fn run(check: &Check) -> anyhow::Result<()> {
     println!("Servers have {}, bots {}.", place.server_address(), place.driver_address());
     for feedback in [true, false] {
         let began = Instant::now();
-        let mut running = peer.start(&place, check.core, &ServerOptions { feedback, ports: PORTS })?;
+        let running =
+            peer.start(&place, check.core, &ServerOptions { feedback, repair: true, ports: PORTS })?;
         let word = if feedback { "on" } else { "off" };
         println!("Started in {} ms, transport-wide feedback {word}.", began.elapsed().as_millis());
         let address = place.server_address().to_string();
         // Janus gives feeds only of those whose connection is up.
         let may_subscribe = check.name != "janus";
-        if let Err(error) = negotiate(running.as_mut(), feedback, &address, may_subscribe) {
+        if let Err(error) = negotiate(running.as_ref(), feedback, &address, may_subscribe) {
             bail!(running.processes()[0].explain(&format!("fails: {error:#}")));
         }
         print_costs(running.as_ref(), check.core)?;
@@ -57,7 +61,7 @@ pub(crate) fn run(check: &Check) -> anyhow::Result<()> {
 }
 
 fn negotiate(
-    running: &mut dyn Running,
+    running: &dyn Running,
     feedback: bool,
     address: &str,
     may_subscribe: bool,

@@ -87,8 +87,7 @@ impl Peer for Janus {
             place.spawn(core, command, &folder.path().join("janus.log"))?.with_signaling(is_signaling);
         process.wait_for(START_LIMIT, |line| line.contains(READY).then_some(()))?;
         let api = SocketAddr::new(address, API_PORT);
-        let mut running =
-            RunningJanus { processes: [process], api, feedback: options.feedback, _folder: folder };
+        let running = RunningJanus { processes: [process], api, feedback: options.feedback, _folder: folder };
         // The one thing that is still missing then is the loop that accepts.
         running.session()?;
         Ok(Box::new(running))
@@ -169,7 +168,11 @@ impl Running for RunningJanus {
         &self.processes
     }
 
-    fn session(&mut self) -> anyhow::Result<Box<dyn Session>> {
+    fn address(&self) -> SocketAddr {
+        self.api
+    }
+
+    fn session(&self) -> anyhow::Result<Box<dyn Session>> {
         let open = || {
             let mut api = Api::connect(self.api)?;
             let id = api.id(json!({ "janus": "create" }))?;

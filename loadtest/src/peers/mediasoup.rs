@@ -74,6 +74,7 @@ impl Peer for Mediasoup {
             .args([options.ports.start(), options.ports.end()].map(u16::to_string))
             .arg(if self.has_port_each { "port-each" } else { "one-port" })
             .arg(if options.feedback { "feedback" } else { "no-feedback" })
+            .arg(if options.repair { "repair" } else { "no-repair" })
             .env(WORKER, worker)
             .env_remove("DEBUG")
             .env_remove("NODE_OPTIONS")
@@ -119,7 +120,11 @@ impl Running for RunningMediasoup {
         &self.processes
     }
 
-    fn session(&mut self) -> anyhow::Result<Box<dyn Session>> {
+    fn address(&self) -> SocketAddr {
+        self.api
+    }
+
+    fn session(&self) -> anyhow::Result<Box<dyn Session>> {
         let api = http::Client::connect(self.api)
             .map_err(|error| self.processes[0].explain(&format!("is not reached ({error:#})")))?;
         Ok(Box::new(MediasoupSession { api, has_published: false, subscriber: None }))

@@ -13,6 +13,7 @@ mod template;
 
 use crate::place::{Place, Process};
 pub(crate) use crate::traffic::Kind;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -51,16 +52,20 @@ pub(crate) trait Peer: Send {
 pub(crate) struct ServerOptions {
     /// Transport-wide congestion control feedback, in both directions.
     pub(crate) feedback: bool,
+    /// Requests for missing packets and their repair, in both directions.
+    pub(crate) repair: bool,
     /// UDP ports for media.
     pub(crate) ports: RangeInclusive<u16>,
 }
 
-/// A started server; ended when dropped.
-pub(crate) trait Running: Send {
+/// A started server; ended when dropped. Joins may come from several threads at the same time.
+pub(crate) trait Running: Send + Sync {
     /// All of its processes, each with its descendants.
     fn processes(&self) -> &[Process];
+    /// Where its signaling is.
+    fn address(&self) -> SocketAddr;
     /// Signaling for one bot.
-    fn session(&mut self) -> anyhow::Result<Box<dyn Session>>;
+    fn session(&self) -> anyhow::Result<Box<dyn Session>>;
 }
 
 /// One bot's signaling; calls block until the server has answered, [`ANSWER_LIMIT`] at most each.
@@ -109,6 +114,8 @@ pub(crate) struct Track {
     pub(crate) kind: Kind,
     /// Simulcast layers: 1 to 3 for video, 1 for audio.
     pub(crate) layers: u8,
+    /// Whether anything is sent on it, or it is muted.
+    pub(crate) is_active: bool,
 }
 
 /// The peer that scenarios call so.

@@ -40,6 +40,11 @@ const INTERFACE: &str = "bots0";
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const DRIVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const PREFIX_BITS: u8 = 24;
+/// Addresses that bots' signaling comes from, in turn, as people are not all behind one: a server may let only so many
+/// in from one at a time.
+const HOMES: u8 = 64;
+/// The first of them: this and the following.
+const FIRST_HOME: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 1, 1), Ipv4Addr::new(10, 99, 0, 101)];
 /// The kernel takes a second at most, on a machine that is not busy.
 const UP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -140,6 +145,11 @@ impl Place {
         IpAddr::V4(if self.namespace.is_some() { DRIVER } else { Ipv4Addr::LOCALHOST })
     }
 
+    /// Addresses that bots' signaling may come from.
+    pub(crate) fn homes(&self) -> Vec<IpAddr> {
+        homes(FIRST_HOME[usize::from(self.namespace.is_some())]).collect()
+    }
+
     /// Runs a command in this place, pinned to `core` with all its descendants. What it prints is kept in `log`.
     pub(crate) fn spawn(&self, core: usize, command: Command, log: &Path) -> anyhow::Result<Process> {
         let mut line: Vec<OsString> = Vec::new();
@@ -166,6 +176,11 @@ impl Place {
         let name = Path::new(command.get_program()).file_name().unwrap_or_default();
         Process::spawn(whole, &name.to_string_lossy(), log)
     }
+}
+
+fn homes(first: Ipv4Addr) -> impl Iterator<Item = IpAddr> {
+    let [a, b, c, d] = first.octets();
+    (0..HOMES).map(move |number| IpAddr::V4(Ipv4Addr::new(a, b, c, d + number)))
 }
 
 /// The servers' namespace, which lives as long as a process is in it.
@@ -196,7 +211,10 @@ impl Namespace {
             &format!(
                 "link set lo up\nlink add {INTERFACE} type veth peer name {INTERFACE} netns {id}\n\
                  link set {INTERFACE} addrgenmode none\naddress add {DRIVER}/{PREFIX_BITS} dev {INTERFACE}\n\
-                 link set {INTERFACE} up\n"
+                 link set {INTERFACE} up\n{}",
+                homes(FIRST_HOME[1])
+                    .map(|it| format!("address add {it}/{PREFIX_BITS} dev {INTERFACE}\n"))
+                    .collect::<String>()
             ),
         )?;
         batch(

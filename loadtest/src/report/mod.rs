@@ -1,5 +1,6 @@
 //! What a run leaves behind: a table for people, everything as JSON, plots of cost and latency against size.
 
+mod growth;
 mod plot;
 pub(crate) mod table;
 
@@ -53,7 +54,7 @@ pub(crate) fn write(results: &Results, folder: &Path) -> anyhow::Result<()> {
     std::fs::write(folder.join("results.json"), json).with_context(context)?;
     std::fs::write(folder.join("table.txt"), table::text(results)).with_context(context)?;
     for figure in &FIGURES {
-        // One row makes no curve.
+        // What no run that counts has is no picture.
         if let Some(svg) = plot::svg(results, figure) {
             std::fs::write(folder.join(format!("{}.svg", figure.file)), svg).with_context(context)?;
         }

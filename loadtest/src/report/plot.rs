@@ -1,4 +1,5 @@
-//! A figure against the size of the rows, as SVG: a line for each server through its medians, a bar for the interval.
+//! A figure against the size of the rows, as SVG: a line for each server through its medians, a bar for the interval. Where
+//! rows do not differ in size, or there is one, a bar for each server in each row.
 //!
 //! Written by hand, since a plotting crate would cost more to compile than this has lines.
 
@@ -15,33 +16,17 @@ const FRAME: [f64; 4] = [70.0, 50.0, 590.0, 380.0];
 const COLOURS: [&str; 8] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"];
 
-struct Curve<'a> {
-    name: &'a str,
-    points: Vec<(f64, Estimate)>,
-}
-
-/// The picture; `None` where no server has two rows.
+/// The picture; `None` where there is no figure.
 pub(super) fn svg(results: &Results, figure: &Figure) -> Option<String> {
-    let curves: Vec<Curve<'_>> = results
-        .scenario
-        .peers
-        .iter()
-        .map(|peer| {
-            let point = |row: usize| Some((size(results, row), results.figure(row, peer, figure.of)?));
-            let mut points: Vec<_> = (0..results.scenario.rows.len()).filter_map(point).collect();
-            points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            Curve { name: peer, points }
-        })
-        .collect();
-    if curves.iter().all(|curve| curve.points.len() < 2) {
-        return None;
-    }
-    let all = || curves.iter().flat_map(|curve| &curve.points);
-    let x_max = all().map(|(x, _)| *x).fold(1.0, f64::max);
-    let step = round_step(all().map(|(_, y)| y.high).fold(f64::MIN_POSITIVE, f64::max) / 5.0);
-    let y_max = step * 5.0;
-    let x = |value: f64| FRAME[0] + value / x_max * (FRAME[2] - FRAME[0]);
-    let y = |value: f64| FRAME[3] - value / y_max * (FRAME[3] - FRAME[1]);
+    let rows = 0..results.scenario.rows.len();
+    let curve = |peer: &'_ String| {
+        let point = |row: usize| Some((row, results.figure(row, peer, figure.of)?));
+        rows.clone().filter_map(point).collect::<Vec<_>>()
+    };
+    let estimates: Vec<Vec<(usize, Estimate)>> = results.scenario.peers.iter().map(curve).collect();
+    let highest = estimates.iter().flatten().map(|(_, it)| it.high).reduce(f64::max)?;
+    let step = round_step(highest.max(f64::MIN_POSITIVE) / 5.0);
+    let y = |value: f64| FRAME[3] - value / (step * 5.0) * (FRAME[3] - FRAME[1]);
 
     let mut out = String::new();
     // Writing to a String never fails.
@@ -62,49 +47,110 @@ pub(super) fn svg(results: &Results, figure: &Figure) -> Option<String> {
         );
         text(&mut out, FRAME[0] - 8.0, at + 4.0, "end", &short(value));
     }
-    let mut sizes: Vec<f64> = all().map(|(x, _)| *x).collect();
-    sizes.sort_by(f64::total_cmp);
-    sizes.dedup();
-    let mut written_at = f64::NEG_INFINITY;
-    for size in sizes {
-        // Labels that would lie on each other are left out.
-        if x(size) - written_at > 34.0 {
-            text(&mut out, x(size), FRAME[3] + 18.0, "middle", &short(size));
-            written_at = x(size);
-        }
-    }
-    text(&mut out, (FRAME[0] + FRAME[2]) / 2.0, FRAME[3] + 40.0, "middle", axis(results));
-    for (index, curve) in curves.iter().enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
-        let points: Vec<String> =
-            curve.points.iter().map(|(at, it)| format!("{:.1},{:.1}", x(*at), y(it.median))).collect();
-        let _ = writeln!(
-            out,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
-            points.join(" ")
-        );
-        for (at, it) in &curve.points {
-            let _ = writeln!(
-                out,
-                "<line x1=\"{0:.1}\" y1=\"{1:.1}\" x2=\"{0:.1}\" y2=\"{2:.1}\" stroke=\"{colour}\"/>\
-                 <circle cx=\"{0:.1}\" cy=\"{3:.1}\" r=\"3\" fill=\"{colour}\"/>",
-                x(*at),
-                y(it.low),
-                y(it.high),
-                y(it.median)
-            );
-        }
+    for (index, peer) in results.scenario.peers.iter().enumerate() {
         let at = FRAME[1] + 18.0 * index as f64;
         let _ = writeln!(
             out,
-            "<rect x=\"{}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{colour}\"/>",
+            "<rect x=\"{}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{}\"/>",
             FRAME[2] + 16.0,
-            at - 10.0
+            at - 10.0,
+            colour(index)
         );
-        text(&mut out, FRAME[2] + 34.0, at, "start", curve.name);
+        text(&mut out, FRAME[2] + 34.0, at, "start", peer);
+    }
+    let mut sizes: Vec<f64> = rows.map(|row| size(results, row)).collect();
+    sizes.sort_by(f64::total_cmp);
+    sizes.dedup();
+    match sizes.len() == results.scenario.rows.len() && sizes.len() > 1 {
+        true => curves(&mut out, results, &estimates, &sizes, y),
+        false => bars(&mut out, results, &estimates, y),
     }
     out.push_str("</svg>\n");
     Some(out)
+}
+
+fn colour(server: usize) -> &'static str {
+    COLOURS[server % COLOURS.len()]
+}
+
+/// The interval of a figure, as a line from its low to its high end.
+fn interval(out: &mut String, x: f64, it: &Estimate, y: impl Fn(f64) -> f64, colour: &str) {
+    let (low, high) = (y(it.low), y(it.high));
+    // Writing to a String never fails.
+    let _ = writeln!(
+        out,
+        "<line x1=\"{x:.1}\" y1=\"{low:.1}\" x2=\"{x:.1}\" y2=\"{high:.1}\" stroke=\"{colour}\"/>"
+    );
+}
+
+fn curves(
+    out: &mut String,
+    results: &Results,
+    estimates: &[Vec<(usize, Estimate)>],
+    sizes: &[f64],
+    y: impl Fn(f64) -> f64 + Copy,
+) {
+    let x_max = sizes.last().copied().unwrap_or(1.0).max(1.0);
+    let x = |value: f64| FRAME[0] + value / x_max * (FRAME[2] - FRAME[0]);
+    let mut written_at = f64::NEG_INFINITY;
+    for size in sizes {
+        // Labels that would lie on each other are left out.
+        if x(*size) - written_at > 34.0 {
+            text(out, x(*size), FRAME[3] + 18.0, "middle", &short(*size));
+            written_at = x(*size);
+        }
+    }
+    text(out, (FRAME[0] + FRAME[2]) / 2.0, FRAME[3] + 40.0, "middle", axis(results));
+    for (index, estimates) in estimates.iter().enumerate() {
+        let mut points: Vec<(f64, &Estimate)> =
+            estimates.iter().map(|(row, it)| (x(size(results, *row)), it)).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let line: Vec<String> =
+            points.iter().map(|(at, it)| format!("{at:.1},{:.1}", y(it.median))).collect();
+        let colour = colour(index);
+        let _ = writeln!(
+            out,
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            line.join(" ")
+        );
+        for (at, it) in points {
+            interval(out, at, it, y, colour);
+            let _ = writeln!(
+                out,
+                "<circle cx=\"{at:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"/>",
+                y(it.median)
+            );
+        }
+    }
+}
+
+fn bars(
+    out: &mut String,
+    results: &Results,
+    estimates: &[Vec<(usize, Estimate)>],
+    y: impl Fn(f64) -> f64 + Copy,
+) {
+    let place = (FRAME[2] - FRAME[0]) / results.scenario.rows.len() as f64;
+    // Half a bar's width between rows.
+    let width = place / (estimates.len() as f64 + 0.5);
+    for (row, described) in results.scenario.rows.iter().enumerate() {
+        let left = FRAME[0] + place * row as f64 + width / 4.0;
+        // Names of many rows would lie on each other: every second one stands lower.
+        let at = FRAME[3] + 18.0 + 16.0 * f64::from(row as u32 % 2);
+        text(out, left + place / 2.0 - width / 4.0, at, "middle", &described.name());
+        for (server, estimates) in estimates.iter().enumerate() {
+            let Some((_, it)) = estimates.iter().find(|(other, _)| *other == row) else { continue };
+            let (at, top) = (left + width * server as f64, y(it.median));
+            let _ = writeln!(
+                out,
+                "<rect x=\"{at:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{}\"/>",
+                width * 0.9,
+                FRAME[3] - top,
+                colour(server)
+            );
+            interval(out, at + width * 0.45, it, y, "#000000");
+        }
+    }
 }
 
 /// What rows differ in: packets out where all have as many connections, else connections.
@@ -123,10 +169,9 @@ fn size(results: &Results, row: usize) -> f64 {
     if !varies_in_rate(results) {
         return f64::from(described.bots());
     }
-    let traffic = &results.scenario.traffic;
-    let frames = described.frames_per_second.unwrap_or(traffic.frames_per_second);
+    let traffic = results.scenario.traffic.of(described);
     let flows = described.rooms * described.publishers * described.watchers();
-    f64::from(frames * traffic.packets_per_frame) * f64::from(flows)
+    traffic.frames_per_second * f64::from(traffic.packets_per_frame) * f64::from(flows)
 }
 
 /// The next of 1, 2, 2.5, 5 times a power of ten.
@@ -167,10 +212,25 @@ mod tests {
     }
 
     #[test]
-    fn one_row_is_no_curve() {
+    fn one_row_has_a_bar_for_each_server() {
         let mut results = results();
         results.scenario.rows.pop();
         results.entries.retain(|entry| entry.row == 0);
+        let svg = svg(&results, &FIGURES[0]).unwrap();
+        assert!(!svg.contains("<polyline"));
+        // Two servers share 520 points, each 208 with the gaps of a quarter of that at either end: 24 of 50 µs, then 6.
+        for bar in ["x=\"122.0\" y=\"221.6\" width=\"187.2\" height=\"158.4\"", "height=\"39.6\""] {
+            assert!(svg.contains(bar), "{bar}: {svg}");
+        }
+        assert!(svg.contains("1 to 10"));
+    }
+
+    #[test]
+    fn rows_of_the_same_size_have_bars_too_and_what_has_no_figure_no_picture() {
+        let mut results = results();
+        results.scenario.rows[1].subscribers = 10;
+        assert!(!svg(&results, &FIGURES[0]).unwrap().contains("<polyline"));
+        results.entries.clear();
         assert!(svg(&results, &FIGURES[0]).is_none());
     }
 

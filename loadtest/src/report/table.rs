@@ -1,8 +1,10 @@
 //! The results as a table of text: a line for each row and server, medians with their intervals, and why runs do not
 //! count.
 
+use super::growth;
 use crate::run::NULL;
 use crate::run::result::{Estimate, Outcome, Results, Sample};
+use crate::run::storm::Storm;
 use std::fmt::Write;
 
 /// Reasons that are told for each row and server; the JSON has all.
@@ -56,7 +58,71 @@ pub(crate) fn text(results: &Results) -> String {
         "Median [interval] of the runs that count; the ratio is to {first}, round by round. \"{NULL}\" merely hands \
          packets on."
     );
+    out.push_str(&storms(results, first));
+    out.push_str(&growth::text(results));
     out
+}
+
+const STORM_HEAD: [&str; 11] = [
+    "row",
+    "server",
+    "runs",
+    "joins/s a core",
+    "ratio",
+    "without forwarding",
+    "wait p50",
+    "p99 ms",
+    "ratio",
+    "room's p99 before, meanwhile, afterwards ms",
+    "meanwhile to before",
+];
+
+/// Rows in which people joined; nothing where there are none.
+fn storms(results: &Results, first: &str) -> String {
+    let rows: Vec<usize> =
+        (0..results.scenario.rows.len()).filter(|row| results.scenario.rows[*row].joins > 0).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut lines = vec![STORM_HEAD.map(str::to_owned).to_vec()];
+    for row in rows {
+        for server in &results.scenario.peers {
+            lines.push(storm_line(results, row, server, first));
+        }
+    }
+    format!(
+        "\n{}Joins a second that one core of the server takes, all of its processes and forwarding counted; the wait is \
+         from due to the end of a key frame.\n",
+        columns(&lines)
+    )
+}
+
+fn storm_line(results: &Results, row: usize, server: &str, first: &str) -> Vec<String> {
+    let all = results.entries.iter().filter(|entry| entry.row == row && entry.peer == server).count();
+    // A row of this kind has a storm in each of its samples.
+    let of = |of: fn(&Storm) -> f64| move |sample: &Sample| sample.storm.as_ref().map_or(f64::NAN, of);
+    let figure = |value: fn(&Storm) -> f64| results.figure(row, server, of(value));
+    let ratio =
+        |value: fn(&Storm) -> f64| if server == first { None } else { results.ratio(row, server, of(value)) };
+    let plain = |value: fn(&Storm) -> f64| figure(value).map_or("-".into(), |it| format!("{:.2}", it.median));
+    vec![
+        results.scenario.rows[row].name(),
+        server.to_owned(),
+        format!("{}/{all}", results.samples(row, server).count()),
+        with_interval(figure(Storm::joins_per_core)),
+        with_interval(ratio(Storm::joins_per_core)),
+        plain(Storm::net_joins_per_core),
+        plain(|storm| storm.wait_ms[0]),
+        with_interval(figure(|storm| storm.wait_ms[1])),
+        with_interval(ratio(|storm| storm.wait_ms[1])),
+        format!(
+            "{}, {}, {}",
+            plain(|storm| storm.room_p99_ms[0]),
+            plain(|storm| storm.room_p99_ms[1]),
+            plain(|storm| storm.room_p99_ms[2])
+        ),
+        with_interval(figure(Storm::slowdown)),
+    ]
 }
 
 fn line(results: &Results, row: usize, name: &str, server: &str, first: &str) -> Vec<String> {
@@ -85,7 +151,7 @@ fn line(results: &Results, row: usize, name: &str, server: &str, first: &str) ->
     ]
 }
 
-fn with_interval(estimate: Option<Estimate>) -> String {
+pub(super) fn with_interval(estimate: Option<Estimate>) -> String {
     match estimate {
         None => "-".into(),
         Some(it) if it.count == 1 => format!("{:.2}", it.median),
@@ -104,9 +170,9 @@ fn reasons(results: &Results, row: usize, server: &str) -> Vec<String> {
     why.collect()
 }
 
-fn columns(lines: &[Vec<String>]) -> String {
+pub(super) fn columns(lines: &[Vec<String>]) -> String {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
+    let widths: Vec<usize> = (0..lines.first().map_or(0, Vec::len)).map(width).collect();
     let mut out = String::new();
     for line in lines {
         let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
@@ -120,6 +186,7 @@ fn columns(lines: &[Vec<String>]) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::run::result::Entry;
+    use crate::run::storm::tests::storm;
     use crate::scenario::Scenario;
     use crate::traffic::ledger::Summary;
 
@@ -141,7 +208,7 @@ pub(crate) mod tests {
         results
     }
 
-    fn sample(received: u64, ns_each: u64) -> Sample {
+    pub(crate) fn sample(received: u64, ns_each: u64) -> Sample {
         Sample {
             seconds: 1.0,
             summary: Summary {
@@ -167,6 +234,26 @@ pub(crate) mod tests {
             unstamped: 0,
             undecryptable: 0,
             contradictions: 0,
+            storm: None,
+            witness: None,
+        }
+    }
+
+    #[test]
+    fn a_storm_has_a_line_of_its_own() {
+        let mut results = results();
+        assert!(!text(&results).contains("joins/s"));
+        results.scenario.rows[1].joins = 500;
+        for entry in &mut results.entries {
+            let Outcome::Counts(sample) = &mut entry.outcome else { continue };
+            let cpu_ns = if entry.peer == "mediasoup" { 6_000_000_000 } else { 2_000_000_000 };
+            sample.storm = (entry.row == 1).then(|| Storm { cpu_ns, ..storm() });
+        }
+        let text = text(&results);
+        for part in
+            ["250.00 [250.00, 250.00]", "3.00 [3.00, 3.00]", "500.00", "0.50, 0.60, 0.70", "1.20 [1.20"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
         }
     }
 

@@ -5,7 +5,9 @@ mod null;
 pub(crate) mod result;
 mod row;
 mod stage;
+pub(crate) mod storm;
 mod window;
+pub(crate) mod witness;
 
 use crate::peers;
 use crate::place::{self, Place};
@@ -34,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) peers: Vec<String>,
     /// May Debian packages and npm modules be installed.
     pub(crate) may_install: bool,
+    /// A program that watches beside the bots.
+    pub(crate) witness: Option<String>,
 }
 
 /// Runs a scenario.
@@ -80,7 +84,10 @@ pub(crate) fn run(name: &str, options: &Options) -> anyhow::Result<()> {
                 // Each second round goes the other way, so that no server always comes after the same one.
                 let peer = &mut servers[if round % 2 == 0 { turn } else { count - 1 - turn }];
                 progress.say(&row.name(), peer.name(), round + 1);
-                let outcome = outcome(&scenario, row::run(&scenario, row, peer.as_mut(), &place));
+                let outcome = outcome(
+                    &scenario,
+                    row::run(&scenario, row, peer.as_mut(), &place, options.witness.as_deref()),
+                );
                 progress.note(&outcome);
                 results.entries.push(Entry { row: index, peer: peer.name().into(), round, outcome });
             }
@@ -152,6 +159,14 @@ impl Progress {
             Outcome::Counts(sample) => format!("    {}", brief(sample)),
             Outcome::Void(why, sample) => format!("    void, {}; {}", why.join(", "), brief(sample)),
             Outcome::Failed(why) => format!("    failed: {why}"),
+        };
+        let witness = match outcome {
+            Outcome::Counts(sample) | Outcome::Void(_, sample) => sample.witness.as_ref(),
+            Outcome::Failed(_) => None,
+        };
+        let line = match witness {
+            Some((_, said)) => format!("{line}\n    {said}"),
+            None => line,
         };
         match self.is_terminal {
             true => eprintln!("\r\x1b[2K{line}"),

@@ -96,6 +96,8 @@ pub(crate) fn run(scenario: &Scenario, row: &Row) -> anyhow::Result<Sample> {
         unstamped: counters.unstamped,
         undecryptable: counters.undecryptable,
         contradictions: 0,
+        storm: None,
+        witness: None,
     })
 }
 

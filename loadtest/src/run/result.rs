@@ -1,5 +1,7 @@
 //! What a run of a row came to, and what several of them say together.
 
+use super::storm::Storm;
+use super::witness::Testimony;
 use crate::bot::secure::Cipher;
 use crate::scenario::{Limits, Scenario};
 use crate::traffic::ledger::Summary;
@@ -33,7 +35,7 @@ pub(crate) struct Sample {
     pub(crate) with_feedback: u32,
     /// What was negotiated.
     pub(crate) cipher: Option<Cipher>,
-    /// From asking to the first packet of a key frame, in ms: median and maximum over subscriptions.
+    /// From asking to the end of the first key frame, in ms: median and maximum over subscriptions.
     pub(crate) first_frame_ms: [f64; 2],
     /// Key frames that the server asked for, packets that it asked for again, that bots asked it for again.
     pub(crate) key_frames_asked: u64,
@@ -47,6 +49,10 @@ pub(crate) struct Sample {
     pub(crate) undecryptable: u64,
     /// Packets that contradicted how those that were not opened had been named.
     pub(crate) contradictions: u64,
+    /// What became of those who joined while it ran.
+    pub(crate) storm: Option<Storm>,
+    /// What a witness saw, and a sentence that puts it beside what the bots did.
+    pub(crate) witness: Option<(Testimony, String)>,
 }
 
 impl Sample {
@@ -92,6 +98,9 @@ impl Sample {
         }
         if self.contradictions > 0 || self.summary.strangers > 0 || self.undecryptable > 0 {
             why.push("packets came that nobody had sent so".into());
+        }
+        if let Some(storm) = &self.storm {
+            why.extend(storm.voids(limits));
         }
         why
     }

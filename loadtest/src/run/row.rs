@@ -2,23 +2,25 @@
 
 use super::SERVER_CORE;
 use super::result::Sample;
-use super::stage::{CONNECT_MAX, Stage};
+use super::stage::{CONNECT_MAX, Muted, Stage};
+use super::storm;
 use super::window::{SECOND_NS, Window};
+use super::witness::{self, Witness};
 use crate::bot::connection::Connection;
 use crate::driver::Driver;
 use crate::peers::check::PORTS;
 use crate::peers::{FeedId, Peer, Running, ServerOptions, Session, Track};
 use crate::place::Place;
-use crate::scenario::{Row, Scenario};
+use crate::scenario::{Row, Scenario, Transport};
 use crate::traffic::Kind;
 use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
 
 /// Between the end of setting up and the first packet.
-const LEAD_NS: u64 = 100_000_000;
+pub(super) const LEAD_NS: u64 = 100_000_000;
 
 /// After the window, for what is still under way.
-const DRAIN_NS: u64 = 500_000_000;
+pub(super) const DRAIN_NS: u64 = 500_000_000;
 
 /// How long it may take until everyone gets what they asked for, beyond the warm-up.
 const FLOW_MAX: Duration = Duration::from_secs(20);
@@ -32,20 +34,25 @@ pub(crate) fn run(
     row: &Row,
     peer: &mut dyn Peer,
     place: &Place,
+    witness: Option<&str>,
 ) -> anyhow::Result<Sample> {
-    let options = ServerOptions { feedback: scenario.transport.feedback, ports: PORTS };
-    let mut server = peer.start(place, SERVER_CORE, &options)?;
-    run_with(scenario, row, server.as_mut(), place).map_err(|error| match server.processes().first() {
-        Some(process) => process.explain(&format!("{error:#}")),
-        None => error,
+    let Transport { feedback, repair, .. } = scenario.transport;
+    let options = ServerOptions { feedback, repair, ports: PORTS };
+    let server = peer.start(place, SERVER_CORE, &options)?;
+    run_with(scenario, row, server.as_ref(), place, witness).map_err(|error| {
+        match server.processes().first() {
+            Some(process) => process.explain(&format!("{error:#}")),
+            None => error,
+        }
     })
 }
 
 fn run_with(
     scenario: &Scenario,
     row: &Row,
-    server: &mut dyn Running,
+    server: &dyn Running,
     place: &Place,
+    witness: Option<&str>,
 ) -> anyhow::Result<Sample> {
     let stage = Stage::new(scenario, row);
     let epoch = Instant::now();
@@ -54,6 +61,7 @@ fn run_with(
     let before = memory(server)?;
     let mut meeting = Meeting::default();
     meeting.publish(&stage, server, &mut driver)?;
+    meeting.mute(&stage, server, &mut driver)?;
     meeting.subscribe(scenario, &stage, server, &mut driver)?;
     connect(&mut driver)?;
 
@@ -61,7 +69,13 @@ fn run_with(
     driver.start_sending(start_ns);
     wait_for_flow(scenario, &stage, &mut driver, start_ns)?;
 
-    let from_ns = driver.now_ns() + LEAD_NS;
+    let lead_ns = witness.map_or(LEAD_NS, |_| witness::LEAD.as_nanos() as u64);
+    let from_ns = driver.now_ns() + lead_ns;
+    let to_ns = from_ns + u64::from(scenario.measure_s) * SECOND_NS;
+    let watched = meeting.feeds.first().and_then(|feeds| feeds.last()).context("a stream to watch")?;
+    let witness = witness
+        .map(|command| Witness::start(command, place, server, watched, &driver, (from_ns, to_ns)))
+        .transpose()?;
     let window = Window::pass(&mut driver, from_ns, scenario.measure_s, || cpu(server))?;
     let after = memory(server)?;
     driver.run_until(window.to_ns + DRAIN_NS, |_| false)?;
@@ -69,8 +83,19 @@ fn run_with(
     let is_whole = scenario.traffic.layers == 1;
     let due = |stream: u32| window.due(&driver, stream);
     let summary = driver.ledger.summary(due, is_whole, stage.flows());
+    let heard = witness.map(|witness| witness.hear()).transpose()?;
+    let heard = heard.map(|heard| {
+        let said = heard.beside(&summary, stage.flows() as u32);
+        (heard, said)
+    });
+    let first_frame_ms = meeting.first_frames_ms(&driver, start_ns);
+    let storm = match row.joins {
+        0 => None,
+        _ => Some(storm::run(scenario, row, &stage, server, &mut driver, &mut meeting)?),
+    };
     let counters = driver.counters();
-    let connections: Vec<&Connection> = driver.bots.iter().flat_map(|bot| bot.connections()).collect();
+    let residents = driver.bots[..stage.bots].iter();
+    let connections: Vec<&Connection> = residents.flat_map(|bot| bot.connections()).collect();
     let sample = Sample {
         seconds: window.seconds,
         summary,
@@ -84,7 +109,7 @@ fn run_with(
         connections: connections.len() as u32,
         with_feedback: connections.iter().filter(|connection| connection.has_feedback()).count() as u32,
         cipher: connections.iter().find_map(|connection| connection.cipher()),
-        first_frame_ms: meeting.first_frames_ms(&driver, start_ns),
+        first_frame_ms,
         key_frames_asked: counters.key_frames_asked,
         resends_answered: counters.resends_answered,
         resends_asked: counters.resends_asked,
@@ -95,6 +120,8 @@ fn run_with(
             1 => 0,
             _ => connections.iter().map(|connection| connection.contradictions()).sum(),
         },
+        storm,
+        witness: heard,
     };
     driver.close();
     Ok(sample)
@@ -102,42 +129,60 @@ fn run_with(
 
 /// The bots' memberships, kept while the row lasts.
 #[derive(Default)]
-struct Meeting {
-    sessions: Vec<(usize, Box<dyn Session>)>,
+pub(super) struct Meeting {
+    pub(super) sessions: Vec<(usize, Box<dyn Session>)>,
     /// What each publisher's lines are called.
-    feeds: Vec<Vec<FeedId>>,
+    pub(super) feeds: Vec<Vec<FeedId>>,
     /// When each subscriber had asked, by bot.
     asked_ns: Vec<(usize, u64)>,
 }
 
 impl Meeting {
-    fn publish(
-        &mut self,
-        stage: &Stage,
-        server: &mut dyn Running,
-        driver: &mut Driver,
-    ) -> anyhow::Result<()> {
+    fn publish(&mut self, stage: &Stage, server: &dyn Running, driver: &mut Driver) -> anyhow::Result<()> {
         for publisher in &stage.publishers {
-            let mut session = server.session().context("a publisher's session")?;
-            let offer = driver.bots[publisher.bot].offer(&publisher.lines, 0, 0)?;
-            let track =
-                |(kind, streams): &(Kind, Vec<usize>)| Track { kind: *kind, layers: streams.len() as u8 };
-            let tracks: Vec<Track> = publisher.lines.iter().map(track).collect();
-            let room = room_name(publisher.room);
-            let published = session.publish(&room, &offer, &tracks).context("publishing")?;
-            driver.accept_answer(publisher.bot, &published.answer).context("the server's answer")?;
-            self.feeds.push(published.feeds);
-            self.sessions.push((publisher.bot, session));
-            driver.run_for(Duration::ZERO)?;
+            let feeds =
+                self.publish_one(server, driver, (publisher.bot, publisher.room), &publisher.lines, true)?;
+            self.feeds.push(feeds);
         }
         Ok(())
+    }
+
+    /// Those who have published and send nothing.
+    fn mute(&mut self, stage: &Stage, server: &dyn Running, driver: &mut Driver) -> anyhow::Result<()> {
+        for muted in &stage.muted {
+            self.publish_one(server, driver, (muted.bot, muted.room), &Muted::lines(), false)?;
+        }
+        Ok(())
+    }
+
+    fn publish_one(
+        &mut self,
+        server: &dyn Running,
+        driver: &mut Driver,
+        (bot, room): (usize, usize),
+        lines: &[(Kind, Vec<usize>)],
+        is_active: bool,
+    ) -> anyhow::Result<Vec<FeedId>> {
+        let mut session = server.session().context("a publisher's session")?;
+        let offer = driver.bots[bot].offer(lines, 0, 0)?;
+        let track = |(kind, streams): &(Kind, Vec<usize>)| Track {
+            kind: *kind,
+            layers: streams.len() as u8,
+            is_active,
+        };
+        let tracks: Vec<Track> = lines.iter().map(track).collect();
+        let published = session.publish(&room_name(room), &offer, &tracks).context("publishing")?;
+        driver.accept_answer(bot, &published.answer).context("the server's answer")?;
+        self.sessions.push((bot, session));
+        driver.run_for(Duration::ZERO)?;
+        Ok(published.feeds)
     }
 
     fn subscribe(
         &mut self,
         scenario: &Scenario,
         stage: &Stage,
-        server: &mut dyn Running,
+        server: &dyn Running,
         driver: &mut Driver,
     ) -> anyhow::Result<()> {
         connect(driver).context("publishers")?;
@@ -178,7 +223,7 @@ impl Meeting {
     }
 }
 
-fn room_name(room: usize) -> String {
+pub(super) fn room_name(room: usize) -> String {
     format!("room-{room}")
 }
 
@@ -225,7 +270,7 @@ fn wait_for_flow(
 }
 
 /// CPU time of all processes: all, user, system, signaling.
-fn cpu(server: &dyn Running) -> anyhow::Result<[u64; 4]> {
+pub(super) fn cpu(server: &dyn Running) -> anyhow::Result<[u64; 4]> {
     let mut sum = [0; 4];
     for process in server.processes() {
         let time = process.cpu()?;

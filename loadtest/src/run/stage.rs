@@ -42,10 +42,27 @@ pub(crate) struct Subscriber {
     pub(crate) of: Vec<usize>,
 }
 
+/// A bot that has published a microphone and a camera, both off.
+pub(crate) struct Muted {
+    pub(crate) bot: usize,
+    pub(crate) room: usize,
+}
+
+impl Muted {
+    /// Its lines: streams that nothing of the run is sent on.
+    pub(crate) fn lines() -> [(Kind, Vec<usize>); 2] {
+        [(Kind::Audio, vec![NO_STREAM]), (Kind::Video, vec![NO_STREAM])]
+    }
+}
+
+/// A number that no stream of a run has.
+const NO_STREAM: usize = usize::MAX;
+
 /// See the module.
 pub(crate) struct Stage {
     pub(crate) publishers: Vec<Publisher>,
     pub(crate) subscribers: Vec<Subscriber>,
+    pub(crate) muted: Vec<Muted>,
     /// Bots in all; those that publish come first in each room.
     pub(crate) bots: usize,
     /// What each stream is; due times count from when sending starts.
@@ -56,10 +73,8 @@ pub(crate) struct Stage {
 impl Stage {
     /// Who is there in a row.
     pub(crate) fn new(scenario: &Scenario, row: &Row) -> Self {
-        let traffic = Traffic {
-            frames_per_second: row.frames_per_second.unwrap_or(scenario.traffic.frames_per_second),
-            ..scenario.traffic
-        };
+        let traffic = scenario.traffic.of(row);
+        let mut muted = Vec::new();
         let (mut publishers, mut subscribers, mut plans) = (Vec::new(), Vec::new(), Vec::new());
         let mut bots = 0;
         for room in 0..row.rooms as usize {
@@ -81,8 +96,12 @@ impl Stage {
                 subscribers.push(Subscriber { bot: bots, room, of: all.clone() });
                 bots += 1;
             }
+            for _ in 0..row.muted {
+                muted.push(Muted { bot: bots, room });
+                bots += 1;
+            }
         }
-        Self { publishers, subscribers, bots, plans, watchers: row.watchers() }
+        Self { publishers, subscribers, muted, bots, plans, watchers: row.watchers() }
     }
 
     /// What subscribers should get: one stream of each line.
@@ -91,6 +110,11 @@ impl Stage {
             subscriber.of.iter().map(|publisher| self.publishers[*publisher].lines.len()).sum()
         };
         self.subscribers.iter().map(of).sum()
+    }
+
+    /// How many bots watch each stream.
+    pub(crate) fn watchers(&self) -> u32 {
+        self.watchers
     }
 
     /// As [`Stage::flows`], where everyone gets all layers.
@@ -111,7 +135,7 @@ impl Stage {
     ) -> anyhow::Result<Driver> {
         let config = BotConfig {
             identity: Arc::new(Identity::generate(scenario.transport.cipher)?),
-            features: Features { feedback: scenario.transport.feedback },
+            features: Features { feedback: scenario.transport.feedback, repair: scenario.transport.repair },
             local,
             server,
             epoch,
@@ -150,9 +174,11 @@ fn lines(
         plans.push(StreamPlan { publisher, kind, width_px, height_px, schedule, payload_bytes });
     }
     if traffic.packets_per_frame > 0 {
-        let frames = u64::from(traffic.frames_per_second);
+        // Thousandths of a frame in thousands of seconds, so that no rate is rounded away.
+        let frames = (traffic.frames_per_second * 1e3).round() as u64;
+        let per_ns = SECOND_NS * 1_000;
         // All layers of a frame leave together, as they leave an encoder.
-        let start_ns = phase(SECOND_NS / frames);
+        let start_ns = phase(per_ns / frames);
         let longest = traffic.packet_bytes as usize - HEADER_BYTES;
         let mut streams = Vec::new();
         for layer in 0..traffic.layers {
@@ -161,7 +187,7 @@ fn lines(
                 start_ns,
                 packets_per_frame: traffic.layer_packets(layer),
                 frames,
-                per_ns: SECOND_NS,
+                per_ns,
                 pace: if traffic.pace == Pacing::Even { Pace::Even } else { Pace::Burst },
             };
             streams.push(plans.len());
@@ -207,6 +233,23 @@ mod tests {
         assert_eq!(packets, [1, 3, 9]);
         assert_eq!(stage.flows(), 6 * 2 * 2);
         assert_eq!(stage.flows_of_all_layers(), 6 * 2 * 4);
+    }
+
+    #[test]
+    fn who_is_muted_is_there_and_no_part_of_what_flows() {
+        let scenario = scenario("", "rooms = 2\nsubscribers = 3\nmuted = 2");
+        let stage = Stage::new(&scenario, &scenario.rows[0]);
+        assert_eq!((stage.bots, stage.flows(), stage.plans.len()), (12, 6, 2));
+        let muted: Vec<_> = stage.muted.iter().map(|muted| (muted.bot, muted.room)).collect();
+        assert_eq!(muted, [(4, 0), (5, 0), (10, 1), (11, 1)]);
+    }
+
+    #[test]
+    fn a_rate_of_less_than_a_frame_a_second_is_kept() {
+        let scenario = scenario("", "subscribers = 3\nframes_per_second = 0.8");
+        let stage = Stage::new(&scenario, &scenario.rows[0]);
+        let schedule = &stage.plans[0].schedule;
+        assert_eq!(schedule.due_ns(9 * 4) - schedule.due_ns(0), 5 * SECOND_NS);
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub(super) const SECOND_NS: u64 = 1_000_000_000;
 
 /// What was seen in the window. Fields that a [`super::result::Sample`] has too are described there.
 pub(super) struct Window {
-    from_ns: u64,
+    pub(super) from_ns: u64,
     /// Its end, on the driver's clock.
     pub(super) to_ns: u64,
     pub(super) seconds: f64,
@@ -19,6 +19,8 @@ pub(super) struct Window {
     pub(super) server_core_busy: f64,
     pub(super) slip_ns: [u64; 2],
     pub(super) unsent: u64,
+    /// Media that came to bots meanwhile, whenever they were due.
+    pub(super) media_datagrams: u64,
 }
 
 impl Window {
@@ -34,13 +36,29 @@ impl Window {
         cpu_ns: impl Fn() -> anyhow::Result<[u64; 4]>,
     ) -> anyhow::Result<Self> {
         let to_ns = from_ns + u64::from(measure_s) * SECOND_NS;
+        Self::pass_until(driver, from_ns, to_ns, |_| false, cpu_ns)
+    }
+
+    /// As [`Window::pass`], but it ends as soon as `is_done` says so, if that is before `to_ns`.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn pass_until(
+        driver: &mut Driver,
+        from_ns: u64,
+        to_ns: u64,
+        is_done: impl FnMut(&mut Driver) -> bool,
+        cpu_ns: impl Fn() -> anyhow::Result<[u64; 4]>,
+    ) -> anyhow::Result<Self> {
         driver.ledger.open_window(from_ns, to_ns);
         driver.run_until(from_ns, |_| false)?;
         driver.reset_slip();
         let cores = (CoreClock::start(DRIVER_CORE)?, CoreClock::start(SERVER_CORE)?);
         let own_before = own_cpu_ns()?;
+        let media_before = driver.counters().media_datagrams;
         let (cpu_before, clock) = (cpu_ns()?, Instant::now());
-        driver.run_until(to_ns, |_| false)?;
+        let to_ns = if driver.run_until(to_ns, is_done)? { driver.now_ns() } else { to_ns };
+        driver.ledger.close_window(to_ns);
         let (cpu_after, seconds) = (cpu_ns()?, clock.elapsed().as_secs_f64());
         let (driver_busy, server_core_busy) = (cores.0.busy()?, cores.1.busy()?);
         let driver_own = (own_cpu_ns()? - own_before) as f64 / 1e9 / seconds;
@@ -55,6 +73,7 @@ impl Window {
             server_core_busy,
             slip_ns: [slip_p99_ns, slip_max_ns],
             unsent,
+            media_datagrams: driver.counters().media_datagrams - media_before,
         })
     }
 

@@ -33,9 +33,19 @@ struct Flow {
     duplicates: u32,
     reordered: u32,
     repaired: u32,
-    /// When a frame that can be decoded alone began to arrive.
+    /// When a frame that can be decoded alone had arrived as a whole.
     first_decodable_ns: Option<u64>,
+    /// The newest such frame that has begun, until one is whole.
+    key_frame: Option<KeyFrame>,
     arrivals: u64,
+}
+
+/// A key frame of which packets arrive, in whatever order.
+#[derive(Clone, Copy)]
+struct KeyFrame {
+    first: u32,
+    last: Option<u32>,
+    arrived: u32,
 }
 
 /// When a packet reached the first and the last of those who get it.
@@ -55,6 +65,8 @@ struct StreamBooks {
 /// See the module.
 pub(crate) struct Ledger {
     window: Option<(u64, u64)>,
+    /// Subscribers with smaller numbers are counted in a window, no others.
+    counted: usize,
     streams: Vec<StreamBooks>,
     flows: Vec<Flow>,
     latency_ns: Histogram<u64>,
@@ -96,6 +108,7 @@ impl Ledger {
         };
         Self {
             window: None,
+            counted: usize::MAX,
             streams: subscribers.iter().map(books).collect(),
             flows: Vec::new(),
             latency_ns: histogram(),
@@ -104,9 +117,33 @@ impl Ledger {
         }
     }
 
-    /// Counts the packets that are due in `from_ns..to_ns`, and no others.
+    /// Counts the packets that are due in `from_ns..to_ns`, and no others. What was counted before is forgotten.
     pub(crate) fn open_window(&mut self, from_ns: u64, to_ns: u64) {
         self.window = Some((from_ns, to_ns));
+        self.latency_ns.reset();
+        self.spread_ns.reset();
+        for stream in &mut self.streams {
+            stream.spreads.fill(Spread::default());
+        }
+        for flow in &mut self.flows {
+            (flow.unique, flow.first, flow.last) = (0, 0, 0);
+            (flow.duplicates, flow.reordered, flow.repaired) = (0, 0, 0);
+        }
+    }
+
+    /// Counts no packet that is due at `to_ns` or later.
+    pub(crate) fn close_window(&mut self, to_ns: u64) {
+        if let Some((_, end_ns)) = &mut self.window {
+            *end_ns = to_ns.min(*end_ns);
+        }
+    }
+
+    /// In windows only subscribers with numbers below this are counted, each stream having so many of them.
+    pub(crate) fn count_below(&mut self, number: usize, of_stream: u32) {
+        self.counted = number;
+        for stream in &mut self.streams {
+            stream.subscribers = of_stream;
+        }
     }
 
     /// The books on one stream for one subscriber, opened if need be; `None` for no stream of this run.
@@ -129,6 +166,7 @@ impl Ledger {
                 reordered: 0,
                 repaired: 0,
                 first_decodable_ns: None,
+                key_frame: None,
                 arrivals: 0,
             });
             self.flows.len() - 1
@@ -139,11 +177,12 @@ impl Ledger {
     pub(crate) fn handle_arrival(&mut self, now_ns: u64, flow: FlowId, stamp: &Stamp, is_repair: bool) {
         let flow = &mut self.flows[flow.0];
         flow.arrivals += 1;
-        if stamp.is_key && stamp.is_frame_start && flow.first_decodable_ns.is_none() {
-            flow.first_decodable_ns = Some(now_ns);
-        }
-        let is_counted = self.window.is_some_and(|(from_ns, to_ns)| (from_ns..to_ns).contains(&stamp.due_ns));
+        let is_counted = flow.subscriber < self.counted
+            && self.window.is_some_and(|(from_ns, to_ns)| (from_ns..to_ns).contains(&stamp.due_ns));
         let order = flow.note(stamp.counter);
+        if stamp.is_key && flow.first_decodable_ns.is_none() && order != Order::Duplicate {
+            flow.note_key_frame(now_ns, stamp);
+        }
         if !is_counted {
             return;
         }
@@ -197,7 +236,8 @@ impl Ledger {
     ) -> Summary {
         let mut summary = Summary { strangers: self.strangers, ..Summary::default() };
         let mut active = 0;
-        for flow in self.flows.iter().filter(|flow| is_whole || flow.unique > 0) {
+        let counted = self.flows.iter().filter(|flow| flow.subscriber < self.counted);
+        for flow in counted.filter(|flow| is_whole || flow.unique > 0) {
             active += usize::from(flow.unique > 0);
             summary.received += u64::from(flow.unique);
             // Of a stream that is got in parts only what lies between its ends can be missed.
@@ -225,6 +265,22 @@ enum Order {
 }
 
 impl Flow {
+    fn note_key_frame(&mut self, now_ns: u64, stamp: &Stamp) {
+        if stamp.is_frame_start {
+            self.key_frame = Some(KeyFrame { first: stamp.counter, last: None, arrived: 0 });
+        }
+        let Some(frame) = self.key_frame.as_mut().filter(|frame| stamp.counter >= frame.first) else {
+            return;
+        };
+        frame.arrived += 1;
+        if stamp.is_frame_end {
+            frame.last = Some(stamp.counter);
+        }
+        if frame.last.is_some_and(|last| last - frame.first + 1 == frame.arrived) {
+            self.first_decodable_ns = Some(now_ns);
+        }
+    }
+
     fn note(&mut self, counter: u32) -> Order {
         let at = |counter: u32| ((counter % REMEMBERED) as usize / 64, 1_u64 << (counter % 64));
         let (word, bit) = at(counter);
@@ -266,8 +322,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn stamp(counter: u32) -> Stamp {
-        let due_ns = u64::from(counter) * 1_000;
-        Stamp { stream: 0, counter, due_ns, is_key: counter == 0, is_frame_start: counter.is_multiple_of(4) }
+        // Frames of four, each fourth of them a key frame.
+        let is_key = (counter / 4).is_multiple_of(4);
+        let (is_frame_start, is_frame_end) = (counter.is_multiple_of(4), counter % 4 == 3);
+        Stamp { stream: 0, counter, due_ns: u64::from(counter) * 1_000, is_key, is_frame_start, is_frame_end }
     }
 
     fn arrive(ledger: &mut Ledger, subscriber: usize, counter: u32, late_ns: u64) {
@@ -285,7 +343,46 @@ mod tests {
         let summary = ledger.summary(|_| 10, true, 1);
         assert_eq!((summary.received, summary.expected), (6, 10));
         assert_eq!((summary.duplicates, summary.reordered), (1, 1));
-        assert_eq!(ledger.first_decodable_ns().collect::<Vec<_>>(), [(0, 0, 500)]);
+    }
+
+    #[test]
+    fn a_picture_begins_when_a_whole_key_frame_has_come() {
+        for (counters, at_ns) in [
+            (&[1, 2, 3, 4, 5, 16, 17, 18][..], None),
+            (&[0, 1, 2, 3], Some(3_500)),
+            (&[0, 1, 3, 4, 2], Some(2_500)), // its last packet late
+            (&[2, 3, 16, 17, 17, 18, 19], Some(19_500)),
+            (&[0, 1, 2, 16, 3, 17, 18, 19], Some(19_500)), // the one before is given up for a newer one
+        ] {
+            let mut ledger = Ledger::new(&[1]);
+            for counter in counters {
+                arrive(&mut ledger, 0, *counter, 500);
+            }
+            let found = ledger.first_decodable_ns().next().map(|(_, _, ns)| ns);
+            assert_eq!(found, at_ns, "{counters:?}");
+        }
+    }
+
+    #[test]
+    fn a_window_forgets_the_one_before_and_counts_those_who_were_there() {
+        let mut ledger = Ledger::new(&[9]);
+        ledger.count_below(2, 2);
+        ledger.open_window(0, 3_000);
+        for counter in 0..3 {
+            arrive(&mut ledger, 0, counter, 700);
+        }
+        ledger.open_window(3_000, u64::MAX);
+        for counter in 3..9 {
+            for subscriber in 0..4 {
+                arrive(&mut ledger, subscriber, counter, 100 * (subscriber as u64 + 1));
+            }
+            if counter == 6 {
+                ledger.close_window(7_000);
+            }
+        }
+        let summary = ledger.summary(|_| 4, true, 2);
+        assert_eq!((summary.received, summary.expected, summary.silent_flows), (8, 8, 0));
+        assert_eq!((summary.latency_ns[2], summary.spread_ns), (200, [100; 3]));
     }
 
     #[test]

@@ -144,18 +144,18 @@ impl Stream {
         let bytes = shortest + (self.random % (longest - shortest + 1) as u64) as usize;
         payload.resize(start + bytes - STAMP_BYTES, 0x55);
         let is_key = self.is_key || self.plan.kind == Kind::Audio;
-        payload.extend(
-            Stamp { stream: index as u32, counter: self.counter, due_ns, is_key, is_frame_start }.to_bytes(),
-        );
-        // The frame's own time: all packets of a frame share it, however they are paced.
         let schedule = &self.plan.schedule;
+        let is_frame_end = place.packet + 1 == schedule.packets_per_frame;
+        let (stream, counter) = (index as u32, self.counter);
+        payload.extend(Stamp { stream, counter, due_ns, is_key, is_frame_start, is_frame_end }.to_bytes());
+        // The frame's own time: all packets of a frame share it, however they are paced.
         let ticks = u128::from(place.frame) * u128::from(schedule.per_ns) * clock
             / (u128::from(schedule.frames) * 1_000_000_000);
         Packet {
             stream: index,
             due_ns,
             timestamp: ticks as u32,
-            marker: self.plan.kind == Kind::Video && place.packet + 1 == schedule.packets_per_frame,
+            marker: self.plan.kind == Kind::Video && is_frame_end,
         }
     }
 

@@ -8,6 +8,7 @@ pub(crate) const STAMP_BYTES: usize = 20;
 const MAGIC: [u8; 2] = *b"LT";
 const KEY_FRAME: u8 = 1;
 const FRAME_START: u8 = 2;
+const FRAME_END: u8 = 4;
 
 /// Names a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +23,17 @@ pub(crate) struct Stamp {
     pub(crate) is_key: bool,
     /// Whether it is the first of its frame.
     pub(crate) is_frame_start: bool,
+    /// Whether it is the last of its frame.
+    pub(crate) is_frame_end: bool,
 }
 
 impl Stamp {
     pub(crate) fn to_bytes(self) -> [u8; STAMP_BYTES] {
         let mut bytes = [0; STAMP_BYTES];
         bytes[..2].copy_from_slice(&MAGIC);
-        bytes[2] = (u8::from(self.is_key) * KEY_FRAME) | (u8::from(self.is_frame_start) * FRAME_START);
+        bytes[2] = (u8::from(self.is_key) * KEY_FRAME)
+            | (u8::from(self.is_frame_start) * FRAME_START)
+            | (u8::from(self.is_frame_end) * FRAME_END);
         bytes[4..8].copy_from_slice(&self.stream.to_be_bytes());
         bytes[8..12].copy_from_slice(&self.counter.to_be_bytes());
         bytes[12..].copy_from_slice(&self.due_ns.to_be_bytes());
@@ -49,6 +54,7 @@ impl Stamp {
             due_ns: u64::from_be_bytes([d7, d6, d5, d4, d3, d2, d1, d0]),
             is_key: bytes[2] & KEY_FRAME != 0,
             is_frame_start: bytes[2] & FRAME_START != 0,
+            is_frame_end: bytes[2] & FRAME_END != 0,
         })
     }
 }
@@ -67,9 +73,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_stamp_is_read_back_from_the_end(
-            stream: u32, counter: u32, due_ns: u64, is_key: bool, is_frame_start: bool, front in 0..40_usize,
+            stream: u32, counter: u32, due_ns: u64, is_key: bool, is_frame_start: bool, is_frame_end: bool,
+            front in 0..40_usize,
         ) {
-            let stamp = Stamp { stream, counter, due_ns, is_key, is_frame_start };
+            let stamp = Stamp { stream, counter, due_ns, is_key, is_frame_start, is_frame_end };
             let mut payload = vec![0x55; front];
             payload.extend(stamp.to_bytes());
             prop_assert_eq!(Stamp::read(&payload), Some(stamp));
@@ -77,7 +84,8 @@ mod tests {
 
         #[test]
         fn a_damaged_stamp_is_none(counter: u32, bit in 0..STAMP_BYTES * 8) {
-            let stamp = Stamp { stream: 7, counter, due_ns: 123, is_key: true, is_frame_start: false };
+            let (is_key, is_frame_start, is_frame_end) = (true, false, true);
+            let stamp = Stamp { stream: 7, counter, due_ns: 123, is_key, is_frame_start, is_frame_end };
             let mut bytes = stamp.to_bytes();
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(Stamp::read(&bytes), None);

@@ -26,7 +26,7 @@ use indexmap::IndexMap;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
-/// Most memberships of one meeting. One shard forwards a room; 200 people is what the media plane is meant to
+/// Most memberships of one meeting where its server says nothing else. One shard forwards a room; 200 people is what the media plane is meant to
 /// carry on one core, and every arrival is told to everyone.
 pub const MEMBERS_MAX: usize = 200;
 
@@ -51,8 +51,8 @@ pub struct RoomSettings {
 
 impl RoomSettings {
     /// The usual bounds.
-    pub fn new(id: RoomId, meeting: String, timing: Timing) -> Self {
-        Self { id, meeting, members_max: MEMBERS_MAX, timing, authorization: AUTHORIZATION }
+    pub fn new(id: RoomId, meeting: String, members_max: usize, timing: Timing) -> Self {
+        Self { id, meeting, members_max, timing, authorization: AUTHORIZATION }
     }
 }
 

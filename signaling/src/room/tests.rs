@@ -7,7 +7,7 @@ const SDP: &str =
     "v=0\r\nm=audio 9\r\na=mid:0\r\nm=video 9\r\na=mid:1\r\nm=video 9\r\na=mid:2\r\nm=video 9\r\na=mid:3\r\n";
 
 fn settings() -> RoomSettings {
-    RoomSettings::new(RoomId(1), "plaza".into(), Timing::default())
+    RoomSettings::new(RoomId(1), "plaza".into(), MEMBERS_MAX, Timing::default())
 }
 
 /// A meeting with its clock and everything it ever said.
