@@ -138,6 +138,8 @@ struct Call {
     meeting: Meeting,
     camera: Camera,
     lines: Vec<Line>,
+    /// Who says nothing of what arrives.
+    silent: Option<usize>,
     steps: u32,
     is_speaking: bool,
 }
@@ -165,7 +167,7 @@ impl Call {
         }
         let lines = (0..watchers).map(|_| Line::new(meeting.now)).collect();
         let camera = Camera::new(seed, meeting.now, full_bps);
-        Self { meeting, camera, lines, steps: 0, is_speaking: true }
+        Self { meeting, camera, lines, silent: None, steps: 0, is_speaking: true }
     }
 
     fn run(&mut self, duration: Duration) -> Instant {
@@ -186,7 +188,8 @@ impl Call {
             }
             self.meeting.pass(STEP);
             for (place, line) in self.lines.iter_mut().enumerate() {
-                line.carry(&mut self.meeting, place + 1, step.is_multiple_of(20));
+                let tells = step.is_multiple_of(20) && self.silent != Some(place);
+                line.carry(&mut self.meeting, place + 1, tells);
             }
         }
         from
@@ -321,6 +324,33 @@ fn the_best_of_several_narrow_lines_is_what_is_asked_for() {
     println!("narrower {narrower:.2?}, better {better:.2?}");
     assert!(better.layers[2] > 0.95 && better.used > 0.85, "{better:?}");
     assert!(narrower.layers[1] > 0.95 && narrower.longest_gap < 500 * MS, "{narrower:?}");
+}
+
+#[test]
+fn one_of_two_that_narrows_does_with_less_and_the_other_keeps_what_it_has() {
+    let mut call = Call::new(12, 2);
+    call.run(5_000 * MS);
+    call.lines.iter_mut().for_each(|line| line.bps = 1_000_000);
+    call.run(20_000 * MS);
+    call.lines[0].bps = 800_000;
+    let narrowed = call.run(20_000 * MS);
+    let (narrowed, other) = (call.figures(0, narrowed), call.figures(1, narrowed));
+    println!("narrowed {narrowed:.2?}, other {other:.2?}");
+    assert!(other.layers[2] > 0.98 && other.used > 0.85, "{other:?}");
+    assert!(narrowed.queue_ms < 30.0 && narrowed.layers[1] > 0.8, "{narrowed:?}");
+}
+
+#[test]
+fn one_of_whose_line_nothing_is_known_gets_all_of_what_they_watch() {
+    let mut call = Call::new(13, 2);
+    call.silent = Some(1);
+    call.run(5_000 * MS);
+    call.lines[0].bps = 1_000_000;
+    call.run(10_000 * MS);
+    let settled = call.run(20_000 * MS);
+    assert!(call.asked(settled).iter().all(|(_, limits)| limits[2] == 0), "{:?}", call.asked(settled));
+    let silent = call.figures(1, settled);
+    assert!(silent.layers[2] == 1.0 && silent.picture_bps > 1_150e3, "{silent:?}");
 }
 
 #[test]

@@ -15,6 +15,10 @@ use arrayvec::ArrayVec;
 use asamblea_seam::{Event, Line, PeerLine, Up, UpKind};
 use std::time::{Duration, Instant};
 
+/// A line may carry this part of what others' lines do and still share a layer with them that was made to fit: by more than
+/// a tenth goes no estimate down at a time, and it comes back.
+const FALLS_BEHIND: f64 = 0.85;
+
 /// Part of the budget that is left to repair and reports.
 const SHARED: f64 = 0.95;
 
@@ -328,7 +332,7 @@ pub(super) fn prices(now: Instant, up: &UpStream, by: Option<SlotRef>) -> [Optio
             let yields_to_bps = match by {
                 Some(by) if up.is_obedient(now, place) => {
                     let others_bps = up.layers[place].demand.of_others_bps(by).unwrap_or(0.0);
-                    price.least_bps.max(least * YIELDS).max(others_bps)
+                    price.least_bps.max(least * YIELDS).max(others_bps * FALLS_BEHIND)
                 }
                 _ => f64::INFINITY,
             };
