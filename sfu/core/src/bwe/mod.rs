@@ -69,6 +69,9 @@ const WINDOW_BYTES_MIN: usize = 6_000;
 /// busy take in at once what came in turn.
 const CLAIM: f64 = 1.3;
 
+/// A line of whose rate more than this is used is nearly full: frames leave in slices.
+pub const TIGHT: f64 = 0.7;
+
 /// The round trip before any report told one, µs.
 const ROUND_TRIP_US: u64 = 100_000;
 
@@ -484,6 +487,6 @@ impl Downlink {
         let sending = self.sending.bps(now_us as i64).unwrap_or(0.0);
         let Some(rate) = &self.rate else { return false };
         let is_fresh = rate.decreased_at_us().is_some_and(|at| now_us.saturating_sub(at) < 3_000_000);
-        is_fresh || self.delay.queue_ms() > 20.0 || sending > rate.bps() * 0.7
+        is_fresh || self.delay.queue_ms() > 20.0 || sending > rate.bps() * TIGHT
     }
 }

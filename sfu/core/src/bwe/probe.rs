@@ -10,6 +10,9 @@ const BURST_US: f64 = 20_000.0;
 /// of 100 kbit/s, for which sound may wait behind it; and at most so many: 20 Mbit/s.
 const BURST_BYTES: (f64, f64) = (900.0, 24_000.0);
 
+/// A rate that is short of what is wanted by no more than this is enough.
+pub const ENOUGH: f64 = 1.05;
+
 /// A burst tries at most this much more than the rate in force.
 const STEP: f64 = 2.0;
 
@@ -48,7 +51,7 @@ impl Probe {
     /// Decides whether to try now. `wanted_bps` is what the application would like to send. Returns the bytes of
     /// padding to send at once, each packet named by [`Probe::id`].
     pub fn begin(&mut self, now_us: u64, rate_bps: f64, wanted_bps: f64) -> Option<usize> {
-        if self.burst.is_some() || now_us < self.next_at_us || wanted_bps <= rate_bps * 1.05 {
+        if self.burst.is_some() || now_us < self.next_at_us || wanted_bps <= rate_bps * ENOUGH {
             return None;
         }
         let goal_bps = wanted_bps.min(rate_bps * STEP).max(rate_bps * 1.2);

@@ -7,6 +7,7 @@
 use super::{PeerKey, Room};
 use crate::{
     bwe::allocate::{Grant, PICTURES_MAX, Picture, Price, allocate, offers},
+    bwe::{TIGHT, probe::ENOUGH},
     down::Subscriber,
     rtp::Clock,
     up::{LAYERS_MAX, SlotRef, UpStream},
@@ -22,8 +23,10 @@ const FALLS_BEHIND: f64 = 0.85;
 /// Part of the budget that is left to repair and reports.
 const SHARED: f64 = 0.95;
 
-/// Beyond what is wished, this much is probed for, so that the margins of an upgrade are there.
-const PROBE_MARGIN: f64 = 1.4;
+/// Beyond what is wished, this much is probed for, so that the margins of an upgrade are there, and that a line which has
+/// room is not taken for nearly full: frames would leave in slices.
+const PROBE_MARGIN: f64 = 1.6;
+const _: () = assert!(PROBE_MARGIN / ENOUGH * TIGHT > 1.0, "frames leave whole where there is room");
 
 /// What a voice takes on the line, headers included, bit/s.
 const VOICE_BPS: f64 = 60_000.0;
