@@ -142,12 +142,9 @@ impl Queue {
         };
         let off_us = delay_us - step.delay_us;
         step.arrivals += 1;
-        if !(-STEADY_US..=STEP_GROWS_US).contains(&off_us) {
-            self.step = None;
-            return false;
-        }
         let is_over = arrived_us - step.since_us >= STEP_STEADY_US && step.arrivals >= STEP_ARRIVALS;
-        if is_over && off_us > STEADY_US {
+        let most_us = if is_over { STEADY_US } else { STEP_GROWS_US };
+        if !(-STEADY_US..=most_us).contains(&off_us) {
             self.step = None;
             return false;
         }

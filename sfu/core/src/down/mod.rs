@@ -25,10 +25,8 @@ pub const QUEUE_MAX: usize = 1_024;
 /// Most slots of one peer, closed ones included: twice the video slots of a view, to leave room for audio.
 pub const SLOTS_MAX: usize = 2 * asamblea_seam::SLOTS_MAX;
 
-/// Loss that is told so soon after a queue is laid to it.
-pub const CROWDED_FOR: Duration = Duration::from_secs(1);
-
-/// The same for receiver reports, which speak of the last five seconds and more (RFC 3550 section 6.2).
+/// Loss that receiver reports tell so soon after a queue is laid to it: they speak of the last five seconds and more
+/// (RFC 3550 section 6.2).
 const REPORTED_FOR: Duration = Duration::from_secs(6);
 
 /// A packet to be sent: where its payload is kept, and its numbers.

@@ -5,7 +5,7 @@
 
 use super::{PLIS_MAX, PeerKey, Room};
 use crate::{
-    down::{CROWDED_FOR, Queued, Subscriber, resend::spacing},
+    down::{Queued, Subscriber, resend::spacing},
     egress::Egress,
     rtp::{
         rtcp::{self, Rtcp},
@@ -19,6 +19,9 @@ use arrayvec::ArrayVec;
 use asamblea_seam::UpKind;
 use slotmap::SlotMap;
 use std::time::{Duration, Instant};
+
+/// Loss that transport-wide feedback tells so soon after a queue is laid to it.
+const CROWDED_FOR: Duration = Duration::from_secs(1);
 
 /// Most sequence numbers asked of one publisher at a flush: what is missing of one layer at a time.
 const ASKED_MAX: usize = 64;
