@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import { layersOf, scalesOf, toldHeightPx, withScales, withWanted } from './layers';
+import { cameraLayers, encodingsOf, layersOf, toldHeightPx } from './layers';
 
 const camera = (...active: boolean[]) => active.map((on, layer) => ({ rid: 'qhf'[layer] ?? '', active: on }));
 const withLayers = (encodings: RTCRtpEncodingParameters[], layers: readonly boolean[]) =>
-  withWanted(encodings, [], { layers });
+  encodingsOf(encodings, [], { layers });
 const active = (encodings: RTCRtpEncodingParameters[] | null) => encodings?.map((one) => one.active) ?? null;
 
 test('layers that nobody wants are off, and on again when somebody does', () => {
@@ -19,7 +19,7 @@ test('nothing is set when nothing changes', () => {
 
 test('a layer of which nothing was said stays on', () => {
   expect(active(withLayers(camera(true, true, true), [false]))).toEqual([false, true, true]);
-  expect(withWanted(camera(true, true, true), [], layersOf([], 'camera'))).toBeNull();
+  expect(encodingsOf(camera(true, true, true), [], layersOf([], 'camera'))).toBeNull();
 });
 
 test('everything else of an encoding is left as it is', () => {
@@ -34,7 +34,7 @@ describe('a layer that lines do not carry as a whole', () => {
     maxBitrate,
   }));
   const rates = (bps_max?: number[], encodings = made) =>
-    withWanted(encodings, made, { layers: [], ...(bps_max && { bps_max }) })?.map((one) => one.maxBitrate);
+    encodingsOf(encodings, made, { layers: [], ...(bps_max && { bps_max }) })?.map((one) => one.maxBitrate);
 
   test('is sent with as much as they carry, and whole again when they do', () => {
     expect(rates([0, 0, 700_000])).toEqual([120_000, 350_000, 700_000]);
@@ -54,11 +54,14 @@ describe('a layer that lines do not carry as a whole', () => {
 
   test('may be the only one', () => {
     const screen = [{ active: true, maxBitrate: 2_500_000 }];
-    expect(withWanted(screen, screen, { layers: [true], bps_max: [600_000] })).toEqual([
+    expect(encodingsOf(screen, screen, { layers: [true], bps_max: [600_000] })).toEqual([
       { active: true, maxBitrate: 600_000 },
     ]);
     const bare = [{ active: true }];
-    expect(withWanted(bare, bare, { layers: [true], bps_max: [600_000] }), 'made without a limit').toBeNull();
+    expect(
+      encodingsOf(bare, bare, { layers: [true], bps_max: [600_000] }),
+      'made without a limit',
+    ).toBeNull();
   });
 });
 
@@ -66,35 +69,43 @@ describe('a layer that lines do not carry as a whole', () => {
 const reckoned = (told: number) => [told / 4, told / 2, told];
 
 test.each([
-  ['a common camera', { width: 1280, height: 720 }, [180, 360, 720], 3],
-  ['held upright', { width: 720, height: 1280 }, [320, 640, 1280], 3],
-  ['an old camera', { width: 640, height: 480 }, [240, 480, 480], 2],
-  ['a small one', { width: 640, height: 360 }, [180, 360, 360], 2],
-  ['a tiny one', { width: 320, height: 180 }, [180, 180, 180], 1],
-])('of %s the layers that Chromium sends reach the full height', (_, size, heights, sent) => {
-  expect(scalesOf(3, size).map((scale) => size.height / scale)).toEqual(heights);
-  expect(heights[sent - 1]).toBe(size.height);
-  expect(reckoned(toldHeightPx(size)).slice(0, sent)).toEqual(heights.slice(0, sent));
-});
+  ['a common camera', { width: 1280, height: 720 }, [180, 360, 720], [120, 350, 1200]],
+  ['held upright', { width: 720, height: 1280 }, [320, 640, 1280], [120, 350, 1200]],
+  ['an old camera', { width: 640, height: 480 }, [240, 480], [120, 800]],
+  ['a small one', { width: 640, height: 360 }, [180, 360], [120, 800]],
+  ['a tiny one', { width: 320, height: 180 }, [180], [350]],
+])(
+  'of %s the layers that are sent reach the full height, and take what it can use',
+  (_, size, heights, kbps) => {
+    const sent = cameraLayers(size).filter((layer) => layer.active);
+    expect(sent.map((layer) => layer.rid)).toEqual(['q', 'h', 'f'].slice(0, heights.length));
+    expect(sent.map((layer) => size.height / (layer.scaleResolutionDownBy ?? 0))).toEqual(heights);
+    expect(sent.map((layer) => (layer.maxBitrate ?? 0) / 1000)).toEqual(kbps);
+    expect(reckoned(toldHeightPx(size)).slice(0, heights.length)).toEqual(heights);
+  },
+);
 
 test('of a picture of unknown size nothing is assumed', () => {
-  expect(scalesOf(3, {})).toEqual([4, 2, 1]);
+  expect(cameraLayers({}).map((layer) => layer.scaleResolutionDownBy)).toEqual([4, 2, 1]);
   expect(toldHeightPx({})).toBe(0);
 });
 
-test('scales are set when they change and leave the rest as it is', () => {
-  const encodings = [4, 2, 1].map((scaleResolutionDownBy, layer) => ({
-    rid: 'qhf'[layer] ?? '',
-    active: layer === 0,
-    scaleResolutionDownBy,
-  }));
-  expect(withScales(encodings, { width: 1280, height: 720 })).toBeNull();
-  const small = withScales(encodings, { width: 640, height: 360 });
-  expect(small?.map((one) => one.scaleResolutionDownBy)).toEqual([2, 1, 1]);
-  expect(small?.map(({ rid, active }) => [rid, active])).toEqual([
-    ['q', true],
-    ['h', false],
-    ['f', false],
+test('another camera changes the layers, and what is wanted of them holds on', () => {
+  const [large, small] = [
+    cameraLayers({ width: 1280, height: 720 }),
+    cameraLayers({ width: 640, height: 360 }),
+  ];
+  const wanted = { layers: [true, true, true], bps_max: [0, 500_000, 0] };
+  const before = large.map((layer) => ({ ...layer, priority: 'low' as const }));
+  expect(encodingsOf(before, large, { layers: [] })).toBeNull();
+  const after = encodingsOf(before, small, wanted);
+  expect(
+    after?.map((one) => [one.rid, one.active, one.scaleResolutionDownBy, one.maxBitrate, one.priority]),
+  ).toEqual([
+    ['q', true, 2, 120_000, 'low'],
+    ['h', true, 1, 500_000, 'low'],
+    ['f', false, 1, 1_200_000, 'low'],
   ]);
-  expect(withScales(small ?? [], { width: 1280, height: 720 })?.[0]?.scaleResolutionDownBy).toBe(4);
+  expect(encodingsOf(after ?? [], large, { layers: [] })).toEqual(before);
+  expect(active(encodingsOf(before, small, { layers: [true, false, true] }))).toEqual([true, false, false]);
 });

@@ -5,8 +5,9 @@
 // on again, in Firefox ESR 153 and in Chromium 156.
 //
 // Chromium sends fewer layers of a small picture, and leaves out the last ones, which are the tallest: of 640x360 in
-// three layers it would send 90 and 180 pixels and never 360. So of a small picture the first layers are made taller,
-// in every browser, until those that are sent reach its full height; the layers that are left over repeat it.
+// three layers it would send 90 and 180 pixels and never 360. So of a small picture the first layers are made taller, in
+// every browser, until those that are sent reach its full height. Layers that would repeat it are off everywhere; they
+// would only cost the phone. The tallest that is left takes what so many pixels can use.
 //
 // Between two layers there is nothing to send, so a line that carries half of the tallest would be half empty: the server
 // then says how much of a layer lines carry (`bps_max`), and its `maxBitrate` goes down to that. Both browsers follow
@@ -18,10 +19,23 @@ import type { UpWanted } from './protocol';
 const THREE_LAYERS_PIXELS = 960 * 540;
 const TWO_LAYERS_PIXELS = 480 * 270;
 
-interface Size {
+export interface Size {
   width?: number;
   height?: number;
 }
+
+/** The most that each layer of a large picture takes, smallest first, in bit/s. */
+const CAMERA_BPS = [120_000, 350_000, 1_200_000];
+const CAMERA_RIDS = ['q', 'h', 'f'];
+
+/**
+ * The most that the tallest layer of a picture takes, in bit/s, by how many layers would repeat it: what more would show no
+ * better, and what less would leave a line of 1 Mbit/s half empty.
+ */
+const TALLEST_BPS = [1_200_000, 800_000, 350_000];
+
+/** One layer: Firefox sends a shared screen's simulcast layers wrongly. */
+export const SCREEN_LAYERS: readonly RTCRtpEncodingParameters[] = [{ active: true, maxBitrate: 2_500_000 }];
 
 /** How many times the tallest of three layers stands for the full height: 0 for a large picture or an unknown one. */
 function repeats({ width = 0, height = 0 }: Size): number {
@@ -30,31 +44,26 @@ function repeats({ width = 0, height = 0 }: Size): number {
   return pixels >= TWO_LAYERS_PIXELS ? 1 : 2;
 }
 
-/** By how much each layer is scaled down, smallest first; each twice as tall as the one before up to full height. */
-export function scalesOf(layers: number, size: Size): number[] {
-  return Array.from({ length: layers }, (_, layer) => Math.max(1, 2 ** (layers - 1 - layer - repeats(size))));
+/**
+ * A camera's layers, smallest first, each twice as tall as the one before up to full height; what would repeat that is
+ * off. Together they stay below what a weak home uplink carries.
+ */
+export function cameraLayers(size: Size): RTCRtpEncodingParameters[] {
+  const tallest = CAMERA_BPS.length - 1 - repeats(size);
+  return CAMERA_BPS.map((bps, layer) => ({
+    rid: CAMERA_RIDS[layer] ?? '',
+    active: layer <= tallest,
+    scaleResolutionDownBy: Math.max(1, 2 ** (tallest - layer)),
+    maxBitrate: (layer === tallest ? TALLEST_BPS[repeats(size)] : undefined) ?? bps,
+  }));
 }
 
 /**
  * What is told as the tallest layer's height, from which the server reckons each smaller one as half of the next: a
- * layer that repeats the full height counts as twice as tall, so that the ones below are known for what they are.
+ * layer that would repeat the full height counts as twice as tall, so that the ones below are known for what they are.
  */
 export function toldHeightPx(size: Size): number {
   return Math.round(size.height ?? 0) * 2 ** repeats(size);
-}
-
-/** The encodings scaled for a picture of this size; null when nothing would change. */
-export function withScales(
-  encodings: readonly RTCRtpEncodingParameters[],
-  size: Size,
-): RTCRtpEncodingParameters[] | null {
-  const scales = scalesOf(encodings.length, size);
-  const next = encodings.map((encoding, layer) => ({
-    ...encoding,
-    scaleResolutionDownBy: scales[layer] ?? 1,
-  }));
-  const is = (encoding: RTCRtpEncodingParameters | undefined) => encoding?.scaleResolutionDownBy ?? 1;
-  return next.some((one, layer) => is(one) !== is(encodings[layer])) ? next : null;
 }
 
 /** The smallest layer is never asked to do with less, in bit/s: below it no encoder makes a picture. */
@@ -85,25 +94,33 @@ function bitrateOf(
 }
 
 /**
- * The encodings with each layer on or off as wanted, and with no more than is wanted of it; null when nothing would
- * change. `made` is how the layers were made.
+ * A sender's encodings as they are to be: made like this, on where they are wanted too, and with no more than is wanted.
+ * Null when nothing would change. What the browser keeps in an encoding besides stays as it is.
  */
-export function withWanted(
+export function encodingsOf(
   encodings: readonly RTCRtpEncodingParameters[],
   made: readonly RTCRtpEncodingParameters[],
   { layers, bps_max = [] }: WantedLayers,
 ): RTCRtpEncodingParameters[] | null {
   const next = encodings.map((encoding, layer) => {
+    const { active = true, scaleResolutionDownBy } = made[layer] ?? {};
     const maxBitrate = bitrateOf(made, layer, bps_max[layer] ?? 0);
     return {
       ...encoding,
       // A layer that the server says nothing of stays on.
-      active: layers[layer] ?? true,
+      active: active && (layers[layer] ?? true),
+      ...(scaleResolutionDownBy !== undefined && { scaleResolutionDownBy }),
       ...(maxBitrate !== undefined && { maxBitrate }),
     };
   });
-  const isChanged = ({ active, maxBitrate }: RTCRtpEncodingParameters, layer: number) =>
-    active !== (encodings[layer]?.active ?? true) || maxBitrate !== encodings[layer]?.maxBitrate;
+  const isChanged = (one: RTCRtpEncodingParameters, layer: number) => {
+    const { active = true, scaleResolutionDownBy = 1, maxBitrate } = encodings[layer] ?? {};
+    return (
+      one.active !== active ||
+      (one.scaleResolutionDownBy ?? 1) !== scaleResolutionDownBy ||
+      one.maxBitrate !== maxBitrate
+    );
+  };
   return next.some(isChanged) ? next : null;
 }
 

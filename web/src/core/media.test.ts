@@ -349,6 +349,29 @@ describe('layers', () => {
     expect([call.browser.peers.length, rates(1)]).toEqual([2, made]);
   });
 
+  test('of a small camera are fewer, and stay so whatever is wanted and in a new peer connection', async () => {
+    const browser = new ScriptedBrowser();
+    browser.media.size = { width: 640, height: 360 };
+    const call = await Call.joined([ANA], browser);
+    await call.say({
+      type: 'wanted',
+      ups: [{ kind: 'camera', layers: [true, true, true], bps_max: [0, 0, 0] }],
+    });
+    const layers = () => {
+      const sender = call.browser.peer.transceivers[1]?.sender;
+      return [sender?.active(), sender?.heights(360).slice(0, 2), sender?.rates()[1]];
+    };
+    expect(layers()).toEqual([[true, true, false], [180, 360], 800_000]);
+    await call.say({
+      type: 'wanted',
+      ups: [{ kind: 'camera', layers: [true, true, true], bps_max: [0, 500_000] }],
+    });
+    expect(layers()).toEqual([[true, true, false], [180, 360], 500_000]);
+    await call.say({ type: 'media', state: 'lost' });
+    expect(call.browser.peers).toHaveLength(2);
+    expect(layers()).toEqual([[true, true, false], [180, 360], 800_000]);
+  });
+
   test('are all on again in a new peer connection', async () => {
     const call = await Call.joined([ANA]);
     await call.say({ type: 'wanted', ups: [{ kind: 'camera', layers: [false, false, false], bps_max: [] }] });

@@ -7,7 +7,7 @@
 
 import type { Environment } from './env';
 import type { Kind } from './model';
-import { withScales, withWanted, type WantedLayers } from './layers';
+import { cameraLayers, encodingsOf, SCREEN_LAYERS, type Size, type WantedLayers } from './layers';
 import type { UpLine } from './protocol';
 
 /** What a line is for. */
@@ -51,15 +51,6 @@ interface Line {
   hasFlowed: boolean;
 }
 
-/** Smallest first. Together they stay below what a weak home uplink carries. */
-const CAMERA_LAYERS: RTCRtpEncodingParameters[] = [
-  { rid: 'q', scaleResolutionDownBy: 4, maxBitrate: 120_000 },
-  { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 350_000 },
-  { rid: 'f', scaleResolutionDownBy: 1, maxBitrate: 1_200_000 },
-];
-/** One layer: Firefox sends a shared screen's simulcast layers wrongly. */
-const SCREEN_LAYERS: RTCRtpEncodingParameters[] = [{ maxBitrate: 2_500_000 }];
-
 /** Tells the encoder what matters: motion in a face, sharpness in a page. */
 const CONTENT_HINTS: Record<Kind, string> = { microphone: 'speech', camera: 'motion', screen: 'detail' };
 
@@ -67,6 +58,9 @@ export class Peer {
   readonly #connection: RTCPeerConnection;
   readonly #lines: Line[] = [];
   readonly #pending = new Map<Kind, Promise<void>>();
+  readonly #wanted = { camera: { layers: [] } as WantedLayers, screen: { layers: [] } as WantedLayers };
+  /** Of the picture that the camera makes; unknown before there was one. */
+  #cameraSize: Size = {};
   #isPlaying = false;
   /** making: an offer is being made; offered: it waits for its answer. */
   #state: 'stable' | 'making' | 'offered' | 'answering' | 'closed' = 'stable';
@@ -98,7 +92,10 @@ export class Peer {
       this.events.onGathered(/^a=candidate:/m.test(this.#connection.localDescription?.sdp ?? ''));
     };
     this.#addLine('microphone', 'audio', { direction: 'sendonly' });
-    this.#addLine('camera', 'video', { direction: 'sendonly', sendEncodings: CAMERA_LAYERS.map(copy) });
+    this.#addLine('camera', 'video', {
+      direction: 'sendonly',
+      sendEncodings: cameraLayers(this.#cameraSize),
+    });
     this.#addLine('screen', 'video', { direction: 'sendonly', sendEncodings: SCREEN_LAYERS.map(copy) });
     for (let i = 0; i < audioSlots; i += 1) this.#addLine('audio-slot', 'audio', { direction: 'recvonly' });
     for (let i = 0; i < videoSlots; i += 1) this.#addLine('video-slot', 'video', { direction: 'recvonly' });
@@ -158,21 +155,14 @@ export class Peer {
     if (track && 'contentHint' in track) track.contentHint = CONTENT_HINTS[kind];
     this.#onSender(kind, (sender) => sender.replaceTrack(track));
     if (!track || kind !== 'camera') return;
-    this.#onSender(kind, async (sender) => {
-      const parameters = sender.getParameters();
-      const encodings = withScales(parameters.encodings ?? [], track.getSettings());
-      if (encodings) await sender.setParameters({ ...parameters, encodings });
-    });
+    this.#cameraSize = track.getSettings();
+    this.#setEncodings(kind);
   }
 
   /** Pauses the layers of a line that nobody wants, starts those that somebody does, and sends no more of them than is wanted. */
   setLayers(kind: 'camera' | 'screen', wanted: WantedLayers): void {
-    const made = kind === 'camera' ? CAMERA_LAYERS : SCREEN_LAYERS;
-    this.#onSender(kind, async (sender) => {
-      const parameters = sender.getParameters();
-      const encodings = withWanted(parameters.encodings ?? [], made, wanted);
-      if (encodings) await sender.setParameters({ ...parameters, encodings });
-    });
+    this.#wanted[kind] = wanted;
+    this.#setEncodings(kind);
   }
 
   /** Plays what arrives, from now on, in the streams of the slots. */
@@ -248,6 +238,15 @@ export class Peer {
     stream.addTrack(track);
     // Browsers tell of tracks that come from elsewhere only; who plays the stream has to know of this one.
     stream.dispatchEvent(new Event('addtrack'));
+  }
+
+  #setEncodings(kind: 'camera' | 'screen'): void {
+    this.#onSender(kind, async (sender) => {
+      const made = kind === 'camera' ? cameraLayers(this.#cameraSize) : SCREEN_LAYERS;
+      const parameters = sender.getParameters();
+      const encodings = encodingsOf(parameters.encodings ?? [], made, this.#wanted[kind]);
+      if (encodings) await sender.setParameters({ ...parameters, encodings });
+    });
   }
 
   /** One act on a sender after the other: which of two that overlap comes last is for the browser to choose otherwise. */

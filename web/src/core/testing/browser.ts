@@ -50,7 +50,7 @@ export class ScriptedTrack {
   constructor(
     readonly kind: 'audio' | 'video',
     readonly label: string,
-    private readonly heightPx = 720,
+    private readonly size = { width: 1280, height: 720 },
   ) {}
 
   stop(): void {
@@ -64,7 +64,7 @@ export class ScriptedTrack {
   }
 
   getSettings(): MediaTrackSettings {
-    return this.kind === 'video' ? { height: this.heightPx } : {};
+    return this.kind === 'video' ? { ...this.size } : {};
   }
 }
 
@@ -116,6 +116,11 @@ class ScriptedSender {
   /** Which layers are on. */
   active(): boolean[] {
     return this.#encodings.map((encoding) => encoding.active ?? true);
+  }
+
+  /** How tall each layer is of a picture that is this tall. */
+  heights(heightPx: number): number[] {
+    return this.#encodings.map((encoding) => heightPx / (encoding.scaleResolutionDownBy ?? 1));
   }
 
   /** The most that each layer may take, in bit/s. */
@@ -238,6 +243,8 @@ export class ScriptedDevices {
   /** While set, requests wait for it: the browser's prompt is open. */
   prompt: Promise<void> | null = null;
   list: MediaDeviceInfo[] = [];
+  /** Of every picture. */
+  size = { width: 1280, height: 720 };
   onChange: (() => void) | null = null;
 
   async getUserMedia(request: Request): Promise<ScriptedStream> {
@@ -268,7 +275,7 @@ export class ScriptedDevices {
   }
 
   #stream(kind: 'audio' | 'video'): ScriptedStream {
-    const track = new ScriptedTrack(kind, `${kind} ${this.tracks.length}`);
+    const track = new ScriptedTrack(kind, `${kind} ${this.tracks.length}`, this.size);
     this.tracks.push(track);
     const stream = new ScriptedStream();
     stream.addTrack(track);
