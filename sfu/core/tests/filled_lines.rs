@@ -41,6 +41,9 @@ struct Camera {
     pauses_layers: bool,
     /// The encoder gives so many times what it is to.
     overshoot: f64,
+    /// By how much that swings, and how long it takes to.
+    swing: (f64, Duration),
+    began: Instant,
     /// Of each layer whether it is on and since when, and what it is to give at most.
     layers: Vec<(Option<Instant>, f64)>,
     /// How many of the meeting's notes were heard.
@@ -58,6 +61,8 @@ impl Camera {
             keeps_caps: true,
             pauses_layers: true,
             overshoot: 1.0,
+            swing: (0.0, Duration::from_secs(1)),
+            began: now,
             layers: full_bps.iter().map(|bps| (Some(now), *bps)).collect(),
             heard: 0,
             debt: vec![0.0; full_bps.len()],
@@ -89,7 +94,7 @@ impl Camera {
                 *rate = if *bps_max == 0 || !self.keeps_caps {
                     full
                 } else {
-                    f64::from(*bps_max).clamp(below, full)
+                    f64::from(*bps_max).max(below).min(full)
                 };
             }
         }
@@ -99,12 +104,15 @@ impl Camera {
     fn frame(&mut self, meeting: &mut Meeting) -> Vec<Vec<u8>> {
         let is_key = std::mem::take(&mut self.needs_key) || !meeting.take_plis(0).is_empty();
         let mut all = Vec::new();
+        let (part, period) = self.swing;
+        let turns = (meeting.now - self.began).as_secs_f64() / period.as_secs_f64();
+        let overshoot = self.overshoot * (1.0 + part * (turns * std::f64::consts::TAU).sin());
         for place in 0..self.layers.len() {
             let (on_since, rate) = self.layers[place];
-            if on_since.is_none_or(|since| meeting.now < since) {
+            if on_since.is_none_or(|since| meeting.now < since) || self.full_bps[place] == 0.0 {
                 continue;
             }
-            let usual = rate * self.overshoot / FRAMES * (0.7 + 0.6 * self.noise.next());
+            let usual = rate * overshoot / FRAMES * (0.7 + 0.6 * self.noise.next());
             let bits = if is_key { usual * 4.0 } else { usual - (self.debt[place] * 0.1).min(usual * 0.4) };
             self.debt[place] = (self.debt[place] + bits - usual).max(0.0);
             let bytes = (bits / 8.0) as usize;
@@ -275,10 +283,30 @@ fn lines_of_every_width_keep_their_picture() {
         println!("{bps}: {figures:.2?}");
         assert!(figures.queue_ms < 100.0, "{:.0} ms of queue at {bps}", figures.queue_ms);
         assert!(figures.longest_gap < 1_000 * MS, "{:?} without a picture at {bps}", figures.longest_gap);
-        assert!(figures.changes <= 6, "{} changes at {bps}", figures.changes);
+        assert!(figures.changes <= 8, "{} changes at {bps}", figures.changes);
         sum += figures.changes;
     }
     assert!(sum <= 12, "{sum} changes on 27 lines");
+}
+
+/// A small camera sends two layers of three, and the taller, its full picture, nearly fits many a line.
+#[test]
+fn a_layer_that_nearly_fits_is_made_to_fit_before_it_is_given_up() {
+    let mut sum = 0;
+    for n in 8..=24 {
+        let bps = n * 50_000;
+        let mut call = Call::of(n, 1, &[120e3, 800e3, 0.0]);
+        call.camera.swing = (0.2, Duration::from_secs(7));
+        call.run(5_000 * MS);
+        call.lines[0].bps = bps;
+        let narrowed = call.run(45_000 * MS);
+        let figures = call.figures(0, narrowed);
+        println!("{bps}: {figures:.2?}");
+        assert!(figures.queue_ms < 100.0, "{:.0} ms of queue at {bps}", figures.queue_ms);
+        assert!(figures.longest_gap < 500 * MS, "{:?} without a picture at {bps}", figures.longest_gap);
+        sum += figures.changes;
+    }
+    assert!(sum <= 12, "{sum} changes on 17 lines");
 }
 
 #[test]
@@ -398,7 +426,10 @@ fn who_does_not_keep_to_what_was_asked_is_served_as_if_nothing_had_been() {
         call.camera.pauses_layers = pauses_layers;
         call.run(5_000 * MS);
         call.lines[0].bps = bps;
-        call.run(10_000 * MS);
+        let narrowed = call.run(10_000 * MS);
+        let figures = call.figures(0, narrowed);
+        println!("{bps}, at first: {figures:.2?}");
+        assert!(figures.queue_ms < 150.0 && figures.longest_gap < 1_000 * MS, "{figures:?}");
         let settled = call.run(120_000 * MS);
         let figures = call.figures(0, settled);
         println!("{bps}: {figures:.2?}");

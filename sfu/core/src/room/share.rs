@@ -333,7 +333,7 @@ pub(super) fn prices(now: Instant, up: &UpStream, by: Option<SlotRef>) -> [Optio
             // A taller layer is never taken for cheaper: what is measured in a still moment says little.
             least = least.max(price.bps);
             let yields_to_bps = match by {
-                Some(by) if up.is_obedient(now, place) => {
+                Some(by) if up.is_trusted(now, place) => {
                     let others_bps = up.layers[place].demand.of_others_bps(by).unwrap_or(0.0);
                     price.least_bps.max(least * YIELDS).max(others_bps * FALLS_BEHIND)
                 }

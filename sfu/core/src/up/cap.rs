@@ -33,6 +33,10 @@ const DOUBTFUL: f64 = 1.1;
 /// See [`DOUBTFUL`].
 const DOUBTS_MAX: u32 = 100;
 
+/// A layer of which nothing was seen yet is trusted to keep to a cap while there are no more doubts than this: to lose it
+/// at the first queue would cost more than two seconds of one.
+const TRUSTED_DOUBTS: u32 = 20;
+
 /// For so long one who did not keep to a cap is not told another.
 const IGNORED_FOR: Duration = Duration::from_secs(60);
 
@@ -212,6 +216,12 @@ impl Cap {
             return Some(false);
         }
         (self.proofs >= PROVEN_AFTER).then_some(self.kept <= *KEPT.end())
+    }
+
+    /// Whether a layer that is had already is to be asked for less rather than given up: caps of it are kept, or nothing
+    /// was seen that says otherwise.
+    pub fn is_trusted(&self, now: Instant) -> bool {
+        self.is_obeyed(now).unwrap_or(self.doubts < TRUSTED_DOUBTS)
     }
 
     /// Takes what those who watch the layer can carry of it: the most that anyone can, infinite where someone can carry
@@ -412,6 +422,23 @@ mod tests {
         scene.run(10_000, Some(600e3));
         assert!(scene.told.len() > before, "another chance");
         assert!((scene.price_bps() - FULL_BPS).abs() < 1.0, "as measured all the while");
+    }
+
+    #[test]
+    fn who_was_never_asked_is_trusted_for_some_seconds() {
+        let mut scene = Scene::new();
+        assert!(scene.cap.is_trusted(scene.now));
+        scene.follows = false;
+        let ticks = (0..100).find(|_| {
+            scene.run(100, Some(600e3));
+            !scene.cap.is_trusted(scene.now)
+        });
+        assert!(ticks.is_some_and(|ticks| (15..=40).contains(&ticks)), "{ticks:?} ticks");
+        scene.run(1_000, None);
+        assert!(
+            scene.cap.lift(scene.now) && !scene.cap.is_trusted(scene.now),
+            "and is not trusted again at once"
+        );
     }
 
     #[test]

@@ -307,6 +307,11 @@ impl UpStream {
             .unwrap_or_else(|| self.layers.iter().any(|layer| is_obeyed(layer) == Some(true)))
     }
 
+    /// Whether a layer that is had already is to be asked for less rather than given up.
+    pub fn is_trusted(&self, now: Instant, layer: usize) -> bool {
+        self.is_obedient(now, layer) || self.layers.iter().all(|layer| layer.cap.is_trusted(now))
+    }
+
     /// What the publisher is asked to send of each layer at most, bit/s of the encoder's output; 0 where nothing is asked.
     pub fn bps_max(&self) -> impl Iterator<Item = u32> + '_ {
         self.layers.iter().map(|layer| layer.cap.told_bps().map_or(0, |bps| bps as u32))
