@@ -1,13 +1,13 @@
 //! Handshake datagrams that wait their turn, so that media does not wait for them.
 //!
-//! A step of a DTLS handshake takes as long as some hundred packets of media: it signs, verifies or agrees on a key. Where many
+//! A step of a DTLS handshake signs, verifies or agrees on a key, and takes far longer than a packet of media. Where many
 //! connect at once, after a restart say, a batch of datagrams may hold hundreds of steps. So few are done between two times
 //! that everything is sent; the rest waits here, the oldest first.
 
 use crate::transport::PathId;
 use std::collections::VecDeque;
 
-/// Steps between two times that everything is sent: at some 0.1 ms each, less than half a millisecond.
+/// Steps between two times that everything is sent: what one client's handshake takes in all, about.
 pub(super) const STEPS_PER_TURN: usize = 4;
 
 /// Datagrams of one path that wait: a whole flight of a browser, sent twice.
