@@ -244,9 +244,9 @@ async fn socket(
     upgrade
         .max_message_size(ws::READ_BYTES_MAX)
         .max_frame_size(ws::READ_BYTES_MAX)
-        .write_buffer_size(0)
+        .write_buffer_size(ws::WRITE_BYTES)
         .max_write_buffer_size(4 * FRAME_BYTES_MAX)
-        .read_buffer_size(16 * 1024)
+        .read_buffer_size(ws::READ_BYTES)
         .on_upgrade(move |socket| ws::serve(socket, connection, loopback, shared))
 }
 

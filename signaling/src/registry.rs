@@ -98,6 +98,8 @@ impl MeetingName {
 pub enum Outgoing {
     /// One message, already JSON.
     Text(Utf8Bytes),
+    /// Several messages, in this order.
+    Texts(Arc<[Utf8Bytes]>),
     /// Nothing follows: close.
     Close,
 }
@@ -509,6 +511,14 @@ impl RoomTask {
                     let text = Utf8Bytes::from(text);
                     for socket in sockets {
                         self.send(socket, Outgoing::Text(text.clone()));
+                    }
+                }
+                Effect::SendAll { sockets, messages } => {
+                    let text = |message| serde_json::to_string(message).expect("plain values serialise");
+                    let texts: Arc<[Utf8Bytes]> =
+                        messages.iter().map(|message| Utf8Bytes::from(text(message))).collect();
+                    for socket in sockets {
+                        self.send(socket, Outgoing::Texts(Arc::clone(&texts)));
                     }
                 }
                 Effect::Renew { socket, member, role } => {

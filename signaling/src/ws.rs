@@ -13,6 +13,7 @@ use crate::protocol::{ClientMessage, ErrorCode, FRAME_BYTES_MAX, ServerMessage, 
 use crate::registry::{Hello, Input, LastWord, MeetingName, Outgoing, QUEUE, Service, SocketHandle};
 use crate::room::SocketId;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use futures_util::SinkExt as _;
 use governor::clock::DefaultClock;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
@@ -26,6 +27,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 /// Most bytes of a frame that are read at all: enough to answer a frame that is somewhat too large with a typed
 /// error instead of a cut.
 pub const READ_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
+
+/// Bytes that are read at once. The WebSocket layer clears as many each time that it looks for more, which is after every
+/// message that it has sent; most of what clients say is shorter.
+pub const READ_BYTES: usize = 2 * 1024;
+
+/// Bytes of messages that leave together that are gathered before they are written: about a hundred people who came.
+pub const WRITE_BYTES: usize = 16 * 1024;
 
 /// Messages a second on average, and at once. A busy client sends about 10 a second while its layout changes.
 const MESSAGES: (u32, u32) = (50, 200);
@@ -201,17 +209,17 @@ impl Visit {
             let frame = tokio::select! {
                 () = cut.notified() => return too_slow(),
                 outgoing = self.outgoing.recv() => match outgoing {
-                    Some(Outgoing::Text(text)) => {
+                    Some(Outgoing::Close) | None => return None,
+                    Some(outgoing) => {
                         // While a reader is slow nothing is read from it either.
                         tokio::select! {
                             biased;
-                            sent = socket.send(Message::Text(text)) => sent.ok()?,
+                            sent = send(socket, outgoing) => sent.ok()?,
                             () = cut.notified() => return too_slow(),
                             () = sleep_until(heard + self.timing.silence) => return None,
                         }
                         continue;
                     }
-                    Some(Outgoing::Close) | None => return None,
                 },
                 _ = ping.tick() => {
                     nonce = nonce.wrapping_add(1);
@@ -280,7 +288,8 @@ impl Budget {
     fn new() -> Self {
         let limiter = |(per_second, burst)| {
             let positive = |n| NonZeroU32::new(n).expect("the constants are positive");
-            RateLimiter::direct(Quota::per_second(positive(per_second)).allow_burst(positive(burst)))
+            let quota = Quota::per_second(positive(per_second)).allow_burst(positive(burst));
+            RateLimiter::direct(quota)
         };
         Self { messages: limiter(MESSAGES), offers: limiter(OFFERS), errors: limiter(ERRORS), refused: 0 }
     }
@@ -346,6 +355,20 @@ fn last_word_on(error: &axum::Error) -> Option<LastWord> {
 
 fn fatal(code: ErrorCode, message: &'static str) -> LastWord {
     LastWord::Fatal(code, message)
+}
+
+/// Sends what a room has said; several messages leave together.
+async fn send(socket: &mut WebSocket, outgoing: Outgoing) -> Result<(), axum::Error> {
+    match outgoing {
+        Outgoing::Text(text) => socket.feed(Message::Text(text)).await?,
+        Outgoing::Texts(texts) => {
+            for text in &*texts {
+                socket.feed(Message::Text(text.clone())).await?;
+            }
+        }
+        Outgoing::Close => {}
+    }
+    socket.flush().await
 }
 
 fn json(message: &ServerMessage) -> Utf8Bytes {

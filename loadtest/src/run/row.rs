@@ -71,7 +71,7 @@ fn run_with(
 
     let lead_ns = witness.map_or(LEAD_NS, |_| witness::LEAD.as_nanos() as u64);
     let from_ns = driver.now_ns() + lead_ns;
-    let to_ns = from_ns + u64::from(scenario.measure_s) * SECOND_NS;
+    let to_ns = Window::end_ns(from_ns, scenario.measure_s);
     let watched = meeting.feeds.first().and_then(|feeds| feeds.last()).context("a stream to watch")?;
     let witness = witness
         .map(|command| Witness::start(command, place, server, watched, &driver, (from_ns, to_ns)))

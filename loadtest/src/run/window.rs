@@ -35,8 +35,13 @@ impl Window {
         measure_s: u32,
         cpu_ns: impl Fn() -> anyhow::Result<[u64; 4]>,
     ) -> anyhow::Result<Self> {
-        let to_ns = from_ns + u64::from(measure_s) * SECOND_NS;
+        let to_ns = Self::end_ns(from_ns, measure_s);
         Self::pass_until(driver, from_ns, to_ns, |_| false, cpu_ns)
+    }
+
+    /// When a window is over that begins at `from_ns` and lasts so many seconds.
+    pub(super) fn end_ns(from_ns: u64, measure_s: u32) -> u64 {
+        from_ns + u64::from(measure_s) * SECOND_NS
     }
 
     /// As [`Window::pass`], but it ends as soon as `is_done` says so, if that is before `to_ns`.

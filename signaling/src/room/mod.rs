@@ -8,6 +8,7 @@
 mod authorization;
 mod name;
 mod offer;
+mod roster;
 
 pub use authorization::{AUTHORIZATION, Act, Authorization, Role};
 pub use name::shown_name;
@@ -23,6 +24,7 @@ use asamblea_seam::{
     UpWanted,
 };
 use indexmap::IndexMap;
+use roster::Roster;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
@@ -100,6 +102,13 @@ pub enum Effect {
         /// What.
         message: ServerMessage,
     },
+    /// Send several messages to these sockets, in this order, as one where that is possible.
+    SendAll {
+        /// Where to; never empty.
+        sockets: Vec<SocketId>,
+        /// What; never empty.
+        messages: Vec<ServerMessage>,
+    },
     /// Sign a fresh resume token for a membership and send it.
     Renew {
         /// Where to.
@@ -130,6 +139,10 @@ pub struct Room {
     renew_at: Option<Instant>,
     /// Why nobody is let in any more, if so.
     closing: Option<ByeReason>,
+    /// What everyone is yet to be told of everyone.
+    roster: Roster,
+    /// The latest time the room was told.
+    now: Option<Instant>,
     effects: VecDeque<Effect>,
 }
 
@@ -153,6 +166,8 @@ struct Membership {
     line: Line,
     /// What the media plane last said of the transport.
     media: Option<MediaState>,
+    /// The first news of the roster that its present socket was not shown with its `welcome`.
+    news_from: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -192,6 +207,8 @@ impl Room {
             sockets: HashMap::new(),
             renew_at: None,
             closing: None,
+            roster: Roster::default(),
+            now: None,
             effects: VecDeque::new(),
         }
     }
@@ -249,6 +266,7 @@ impl Room {
             wanted: Vec::new(),
             line: Line::default(),
             media: None,
+            news_from: 0,
         };
         let shown = membership.shown(peer);
         self.members.insert(peer, membership);
@@ -256,7 +274,8 @@ impl Room {
         let room = self.settings.id;
         self.effects.push_back(Effect::Media(Command::Join { room, peer, loopback: arrival.loopback }));
         self.welcome(peer, arrival.version, resume, false);
-        self.broadcast_but(peer, ServerMessage::Joined { member: shown });
+        self.tell(Some(peer), ServerMessage::Joined { member: shown });
+        self.know_all(peer);
     }
 
     /// Serves one message of a socket that was let in. Messages of other sockets are ignored: the socket was
@@ -299,7 +318,7 @@ impl Room {
         let membership = self.members.get_mut(&peer).expect("sockets only name members");
         membership.presence = Presence::LostSince(now);
         let shown = membership.shown(peer);
-        self.broadcast_but(peer, ServerMessage::Changed { member: shown });
+        self.tell(Some(peer), ServerMessage::Changed { member: shown });
     }
 
     /// Passes on what the media plane says. Events of peers that are gone are ignored.
@@ -344,8 +363,12 @@ impl Room {
         }
     }
 
-    /// Ends memberships whose time to resume is over, and renews the tokens of those who are here.
+    /// Ends memberships whose time to resume is over, renews the tokens of those who are here, and tells what waited.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = Some(now);
+        if self.roster.due_at().is_some_and(|at| at <= now) {
+            self.tell_waiting();
+        }
         let gone: Vec<PeerId> = self
             .members
             .iter()
@@ -391,14 +414,14 @@ impl Room {
         self.effects.pop_front()
     }
 
-    /// When to call [`Room::handle_timeout`]: the next end of an absent membership, or the next renewal.
+    /// When to call [`Room::handle_timeout`]: the next end of an absent membership, the next renewal, or news that waits.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let ends = self.members.values().filter_map(|member| match member.presence {
             Presence::LostSince(at) => Some(at + self.settings.timing.resume),
             Presence::Here(_) => None,
         });
         let renewal = self.renew_at.filter(|_| !self.sockets.is_empty());
-        ends.chain(renewal).min()
+        ends.chain(renewal).chain(self.roster.due_at()).min()
     }
 
     fn resume(&mut self, socket: SocketId, returning: Returning, arrival: Arrival) {
@@ -422,8 +445,9 @@ impl Room {
             self.send(socket, ServerMessage::Media { state });
         }
         if shown != before {
-            self.broadcast_but(peer, ServerMessage::Changed { member: shown });
+            self.tell(Some(peer), ServerMessage::Changed { member: shown });
         }
+        self.know_all(peer);
     }
 
     fn welcome(&mut self, peer: PeerId, version: u16, resume: String, resumed: bool) {
@@ -486,7 +510,7 @@ impl Room {
         own.ups.clone_from(&ups);
         let shown = own.shown(peer);
         self.effects.push_back(Effect::Media(Command::Publish { peer, ups }));
-        self.broadcast(ServerMessage::Changed { member: shown });
+        self.tell(None, ServerMessage::Changed { member: shown });
         Ok(())
     }
 
@@ -523,7 +547,7 @@ impl Room {
         if own.name != name {
             own.name = name;
             let shown = own.shown(peer);
-            self.broadcast(ServerMessage::Changed { member: shown });
+            self.tell(None, ServerMessage::Changed { member: shown });
         }
     }
 
@@ -533,6 +557,10 @@ impl Room {
             if member.slots.len() < OFFER_LINES_MAX || member.slots.contains_key(&slot.mid) {
                 member.slots.insert(slot.mid.clone(), slot.clone());
             }
+        }
+        // Nobody is shown someone of whom they do not know.
+        if slots.iter().filter_map(|slot| slot.up).any(|up| self.roster.holds_back(up.peer)) {
+            self.tell_waiting();
         }
         self.send_to(peer, ServerMessage::Slots { slots });
     }
@@ -584,7 +612,7 @@ impl Room {
             self.sockets.remove(&socket);
         }
         self.effects.push_back(Effect::Media(Command::Leave { peer }));
-        self.broadcast(ServerMessage::Left { member: peer });
+        self.tell(None, ServerMessage::Left { member: peer });
     }
 
     /// Ends every socket, and lets none in from here on.
@@ -616,12 +644,45 @@ impl Room {
         }
     }
 
-    fn broadcast(&mut self, message: ServerMessage) {
-        self.broadcast_to(|_| true, message);
+    /// Tells everyone (`but` one) of a member, now or with what waits.
+    fn tell(&mut self, but: Option<PeerId>, message: ServerMessage) {
+        let people = self.sockets.len();
+        let message = match self.now {
+            Some(now) if self.closing.is_none() => self.roster.take(now, people, message),
+            _ => Some(message),
+        };
+        if let Some(message) = message {
+            self.broadcast_to(|peer| Some(peer) != but, message);
+        }
     }
 
-    fn broadcast_but(&mut self, but: PeerId, message: ServerMessage) {
-        self.broadcast_to(|peer| peer != but, message);
+    /// A socket was shown everyone as they are now.
+    fn know_all(&mut self, peer: PeerId) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.news_from = self.roster.next();
+        }
+    }
+
+    /// Tells everyone what waits, from where they know it on.
+    fn tell_waiting(&mut self) {
+        let Some(now) = self.now else { return };
+        let news = self.roster.tell(now);
+        let mut groups: BTreeMap<usize, Vec<SocketId>> = BTreeMap::new();
+        for member in self.members.values() {
+            let known = news.partition_point(|(number, _)| *number < member.news_from);
+            if let Some(socket) = member.socket().filter(|_| known < news.len()) {
+                groups.entry(known).or_default().push(socket);
+            }
+        }
+        for (known, sockets) in groups {
+            let messages = news[known..].iter().map(|(_, message)| message.clone()).collect();
+            self.effects.push_back(Effect::SendAll { sockets, messages });
+        }
+    }
+
+    fn broadcast(&mut self, message: ServerMessage) {
+        self.tell_waiting();
+        self.broadcast_to(|_| true, message);
     }
 
     fn broadcast_to(&mut self, whom: impl Fn(PeerId) -> bool, message: ServerMessage) {

@@ -11,14 +11,14 @@ fn settings() -> RoomSettings {
 }
 
 /// A meeting with its clock and everything it ever said.
-struct Script {
-    room: Room,
-    now: Instant,
+pub(super) struct Script {
+    pub(super) room: Room,
+    pub(super) now: Instant,
     said: Vec<Effect>,
 }
 
 impl Script {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(settings())
     }
 
@@ -32,22 +32,22 @@ impl Script {
         effects
     }
 
-    fn arrive(&mut self, socket: u64, arrival: Arrival) -> Vec<Effect> {
+    pub(super) fn arrive(&mut self, socket: u64, arrival: Arrival) -> Vec<Effect> {
         self.room.handle_arrival(self.now, SocketId(socket), arrival);
         self.drain()
     }
 
-    fn say(&mut self, socket: u64, message: ClientMessage) -> Vec<Effect> {
+    pub(super) fn say(&mut self, socket: u64, message: ClientMessage) -> Vec<Effect> {
         self.room.handle_message(self.now, SocketId(socket), message);
         self.drain()
     }
 
-    fn hear(&mut self, event: Event) -> Vec<Effect> {
+    pub(super) fn hear(&mut self, event: Event) -> Vec<Effect> {
         self.room.handle_media_event(self.now, event);
         self.drain()
     }
 
-    fn lose(&mut self, socket: u64) -> Vec<Effect> {
+    pub(super) fn lose(&mut self, socket: u64) -> Vec<Effect> {
         self.room.handle_socket_lost(self.now, SocketId(socket));
         self.drain()
     }
@@ -57,14 +57,14 @@ impl Script {
         self.drain()
     }
 
-    fn wait(&mut self, time: Duration) -> Vec<Effect> {
+    pub(super) fn wait(&mut self, time: Duration) -> Vec<Effect> {
         self.now += time;
         self.room.handle_timeout(self.now);
         self.drain()
     }
 }
 
-fn newcomer(peer: u64, name: &str) -> Arrival {
+pub(super) fn newcomer(peer: u64, name: &str) -> Arrival {
     Arrival {
         fresh: PeerId(peer),
         fresh_resume: format!("resume-{peer}"),
@@ -77,7 +77,7 @@ fn newcomer(peer: u64, name: &str) -> Arrival {
     }
 }
 
-fn returning(peer: u64, name: &str) -> Arrival {
+pub(super) fn returning(peer: u64, name: &str) -> Arrival {
     Arrival { resume: Some(vouched(peer, false)), may_begin: false, ..newcomer(1_000_000 + peer, name) }
 }
 
@@ -85,11 +85,11 @@ fn vouched(peer: u64, may_return: bool) -> Returning {
     Returning { member: PeerId(peer), role: Role::Host, resume: format!("again-{peer}"), may_return }
 }
 
-fn mid(text: &str) -> Mid {
+pub(super) fn mid(text: &str) -> Mid {
     Mid::new(text).expect("a token")
 }
 
-fn up(kind: UpKind, active: bool) -> UpState {
+pub(super) fn up(kind: UpKind, active: bool) -> UpState {
     UpState { kind, active, height_px: 0 }
 }
 

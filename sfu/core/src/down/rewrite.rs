@@ -23,6 +23,10 @@ const SEGMENTS_MAX: usize = 4;
 /// arrivals: beyond it a clock is not to be believed.
 const CLOCK_ERROR_MAX: Duration = Duration::from_secs(2);
 
+/// What is replayed goes by so many times faster than it was recorded: frames that are 33 ms apart come 1 ms apart, and at
+/// 90 kHz every two frames of up to 2,800 a second keep timestamps of their own.
+const REPLAY_SPEED: u32 = 32;
+
 /// A piece of a stream that comes from one source.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
@@ -34,6 +38,8 @@ pub struct Segment {
     first_out: Sequence,
     timestamp_shift: u32,
     vp8_shift: vp8::Shift,
+    /// The source's timestamp up to which it was replayed from what was kept, faster than it came: what follows is live.
+    live_from: Option<u32>,
 }
 
 /// What a packet's numbers become.
@@ -105,26 +111,37 @@ impl Rewriter {
 
     /// What a timestamp of the running segment's source becomes.
     pub fn timestamp_of(&self, timestamp: u32) -> Option<u32> {
-        self.segments.last().map(|segment| timestamp.wrapping_add(segment.timestamp_shift))
+        self.segments.last().map(|segment| segment.timestamp_of(timestamp))
     }
 
     /// Opens a segment with its first packet. `on_old_clock` is the packet's time on the clock of the running
-    /// segment's source, if the senders' reports tell.
-    pub fn begin(&mut self, now: Instant, packet: &Incoming, on_old_clock: Option<u32>) -> Rewritten {
+    /// segment's source, if the senders' reports tell. `live_from` is the timestamp of the source's newest packet where
+    /// this one is replayed: what lies between the two is shown in quick motion, so that a receiver does not take the time
+    /// between for a delay of the line that it has to make up for.
+    pub fn begin(
+        &mut self,
+        now: Instant,
+        packet: &Incoming,
+        on_old_clock: Option<u32>,
+        live_from: Option<u32>,
+    ) -> Rewritten {
         let timestamp = self.following_timestamp(now, on_old_clock);
         let vp8_shift =
             packet.descriptor.map_or(vp8::Shift::default(), |descriptor| self.reached.shift_for(&descriptor));
         if self.segments.is_full() {
             self.segments.remove(0);
         }
-        self.segments.push(Segment {
+        let mut segment = Segment {
             source: packet.source,
             epoch: packet.epoch,
             first_in: packet.sequence,
             first_out: self.next,
-            timestamp_shift: timestamp.wrapping_sub(packet.timestamp),
+            timestamp_shift: 0,
             vp8_shift,
-        });
+            live_from,
+        };
+        segment.timestamp_shift = timestamp.wrapping_sub(segment.timestamp_of(packet.timestamp));
+        self.segments.push(segment);
         self.note(now, packet, Rewritten { sequence: self.next, timestamp, vp8_shift })
     }
 
@@ -187,9 +204,19 @@ impl Segment {
     pub fn rewrite(&self, sequence: Sequence, timestamp: u32) -> Rewritten {
         Rewritten {
             sequence: self.first_out.plus(sequence.0 - self.first_in.0),
-            timestamp: timestamp.wrapping_add(self.timestamp_shift),
+            timestamp: self.timestamp_of(timestamp),
             vp8_shift: self.vp8_shift,
         }
+    }
+
+    fn timestamp_of(&self, timestamp: u32) -> u32 {
+        let shown = match self.live_from {
+            Some(live) if is_later(live, timestamp) => {
+                live.wrapping_sub(live.wrapping_sub(timestamp).div_ceil(REPLAY_SPEED))
+            }
+            _ => timestamp,
+        };
+        shown.wrapping_add(self.timestamp_shift)
     }
 }
 
@@ -221,17 +248,39 @@ mod tests {
     fn a_layer_switch_goes_on_with_every_number() {
         let now = test_epoch();
         let mut rewriter = Rewriter::new(Clock::Video, 0x7fff, u32::MAX - 100);
-        let first = rewriter.begin(now, &frame(0, 70_000, 5, 0x7fff), None);
+        let first = rewriter.begin(now, &frame(0, 70_000, 5, 0x7fff), None, None);
         assert_eq!((first.sequence, first.timestamp), (Sequence(0x7fff), u32::MAX - 100));
         let now = now + Duration::from_millis(33);
         let second = rewriter.continue_with(now, &frame(0, 70_001, 2_975, 0)).expect("same segment");
         assert_eq!((second.sequence, second.timestamp), (Sequence(0x8000), 2_869));
         let now = now + Duration::from_millis(100);
-        let third = rewriter.begin(now, &frame(1, 12, 1_000_000, 500), None);
+        let third = rewriter.begin(now, &frame(1, 12, 1_000_000, 500), None, None);
         assert_eq!((third.sequence, third.timestamp), (Sequence(0x8001), 2_869 + 9_000));
         assert_eq!(third.vp8_shift.picture_id.wrapping_add(500) & 0x7fff, 1);
         assert_eq!(rewriter.continue_with(now, &frame(1, 11, 0, 0)), None, "before the segment's start");
         assert_eq!(rewriter.continue_with(now, &frame(0, 70_002, 0, 0)), None, "of the old layer");
+    }
+
+    #[test]
+    fn what_is_replayed_goes_by_faster_and_what_follows_does_not() {
+        let now = test_epoch();
+        let mut rewriter = Rewriter::new(Clock::Video, 5, 1_000);
+        // Ten frames 33 ms apart lie behind, over the wraparound.
+        let timestamp = |frame: u32| (u32::MAX - 10_000).wrapping_add(frame * 3_000);
+        let first = rewriter.begin(now, &frame(0, 70_000, timestamp(0), 1), None, Some(timestamp(9)));
+        assert_eq!(first.timestamp, 1_000);
+        let mut follow = |number: u32| {
+            let packet = frame(0, 70_000 + u64::from(number), timestamp(number), 1 + number as u16);
+            rewriter.continue_with(now, &packet).expect("same segment").timestamp
+        };
+        let shown: Vec<u32> = (1..12).map(&mut follow).collect();
+        let live = 1_000 + (9_u32 * 3_000).div_ceil(REPLAY_SPEED);
+        assert_eq!(shown[8..], [live, live + 3_000, live + 6_000]);
+        let steps = [1_000].iter().chain(&shown).zip(&shown).map(|(a, b)| b - a).collect::<Vec<_>>();
+        assert!(steps[..9].iter().all(|step| (93..=94).contains(step)), "{steps:?}");
+        // Asked for again it is what it was.
+        let (segment, kept) = rewriter.origin(8).expect("given out");
+        assert_eq!((kept, segment.rewrite(kept, timestamp(3)).timestamp), (Sequence(70_003), shown[2]));
     }
 
     #[test]
@@ -241,10 +290,10 @@ mod tests {
             [(Some(103_000), 103_000), (Some(90_000), 100_001), (Some(900_000), 109_000), (None, 109_000)]
         {
             let mut rewriter = Rewriter::new(Clock::Video, 0, 100_000);
-            rewriter.begin(start, &frame(0, 1, 100_000, 1), None);
+            rewriter.begin(start, &frame(0, 1, 100_000, 1), None, None);
             let now = start + Duration::from_millis(100);
             assert_eq!(
-                rewriter.begin(now, &frame(1, 1, 0, 1), on_old_clock).timestamp,
+                rewriter.begin(now, &frame(1, 1, 0, 1), on_old_clock, None).timestamp,
                 expected,
                 "{on_old_clock:?}"
             );
@@ -279,7 +328,7 @@ mod tests {
                 let is_begin = current != Some(source) && (is_switch || current.is_none());
                 let out = if is_begin {
                     current = Some(source);
-                    Some(rewriter.begin(now, &packet, None))
+                    Some(rewriter.begin(now, &packet, None, None))
                 } else if is_held {
                     late.push(packet);
                     None

@@ -44,6 +44,8 @@ pub struct Forwarded {
     pub is_entry: bool,
     /// For an entry, its timestamp on the clock of each layer of the same up, where the sender's reports tell.
     pub on_layer_clocks: [Option<u32>; LAYERS_MAX],
+    /// For an entry that is replayed, the timestamp of the newest packet; see [`Rewriter::begin`].
+    pub live_from: Option<u32>,
 }
 
 /// One slot.
@@ -226,7 +228,7 @@ impl Slot {
             }
             let sibling = self.current.filter(|old| old.peer == source.peer && old.kind == source.kind);
             let on_old_clock = sibling.and_then(|old| packet.on_layer_clocks[usize::from(old.layer)]);
-            let rewritten = self.rewriter.begin(now, &packet.incoming, on_old_clock);
+            let rewritten = self.rewriter.begin(now, &packet.incoming, on_old_clock, packet.live_from);
             let left = self.current.replace(source);
             self.target = None;
             // Audio that begins after another's is a talk spurt (RFC 3551 section 4.1).

@@ -95,7 +95,9 @@ impl Room {
         }
         if !is_reached {
             self.subscribe(wanted, at);
-            self.want_key_frame(now, wanted);
+            if !self.replay(now, wanted, at) {
+                self.want_key_frame(now, wanted);
+            }
         }
     }
 
@@ -271,7 +273,11 @@ impl Room {
         self.counters.key_frames_wanted += 1;
         let Some(peer) = self.peers.get_mut(at.peer) else { return };
         let Some(layer) = peer.publisher.layer_mut(at.kind, at.layer) else { return };
-        if !layer.gate.want(now) {
+        let is_time = layer.gate.want(now);
+        if let Some(at) = layer.gate.asks_at() {
+            self.ask_at = Some(self.ask_at.map_or(at, |other| other.min(at)));
+        }
+        if !is_time {
             return;
         }
         if let Some(ssrc) = layer.ssrc

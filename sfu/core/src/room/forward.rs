@@ -20,7 +20,7 @@ use asamblea_seam::{Up, UpKind};
 use std::time::{Duration, Instant};
 
 /// What a packet costs a line besides its payload, bytes: RTP header with extensions, SRTP tag, UDP and IP headers.
-const PACKET_OVERHEAD_BYTES: usize = 68;
+pub(super) const PACKET_OVERHEAD_BYTES: usize = 68;
 
 /// Least time between two rankings that packets trigger: one packet of Opus.
 const RANK_INTERVAL: Duration = Duration::from_millis(20);
@@ -168,6 +168,9 @@ impl Room {
             return;
         }
         layer.history.push(now, sequence, packet.timestamp, packet.marker, packet.payload);
+        if is_key_frame {
+            layer.note_entry(sequence, packet.timestamp);
+        }
         let forwarded = Forwarded {
             incoming: Incoming {
                 source: at,
@@ -180,6 +183,7 @@ impl Room {
             payload_bytes: packet.payload.len() as u16,
             is_entry,
             on_layer_clocks,
+            live_from: None,
         };
         // The list is lent out while other peers are changed; nothing below changes this layer's subscribers.
         let subscribers = std::mem::take(&mut layer.subscribers);
@@ -224,14 +228,14 @@ impl Room {
         }
     }
 
-    /// What a tick does for one peer: layers that died, key frames still wanted, memory nobody needs, feedback due.
+    /// What a tick does for one peer: layers that died, key frames nobody wants any more, memory nobody needs, feedback due.
     pub(super) fn look_after(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let id = peer.id;
         let elapsed_us = now.saturating_duration_since(self.began_at).as_micros() as i64;
         let mut has_died = false;
         peer.publisher.feedback.take_turn();
-        let mut is_due = peer.publisher.feedback.is_due();
+        let is_due = peer.publisher.feedback.is_due();
         for up in peer.publisher.ups_mut() {
             if up.kind == UpKind::Microphone {
                 up.level.fade(now);
@@ -254,13 +258,6 @@ impl Room {
                 } else {
                     layer.left_at = Some(now);
                 }
-                if layer.gate.poll(now)
-                    && let Some(ssrc) = layer.ssrc
-                    && peer.duties.picture_loss(ssrc)
-                {
-                    self.counters.plis_sent += 1;
-                    is_due = true;
-                }
             }
         }
         if is_due {
@@ -268,6 +265,31 @@ impl Room {
         }
         if has_died {
             self.retarget_watchers(now, id);
+        }
+    }
+
+    /// Asks for the key frames that are still wanted and may be asked for (again) by now.
+    pub(super) fn ask_key_frames(&mut self, now: Instant) {
+        self.ask_at = None;
+        for place in 0..self.keys.len() {
+            let key = self.keys[place];
+            let Some(peer) = self.peers.get_mut(key) else { continue };
+            let mut is_due = false;
+            for layer in peer.publisher.ups_mut().flat_map(|up| &mut up.layers) {
+                if layer.gate.poll(now)
+                    && let Some(ssrc) = layer.ssrc
+                    && peer.duties.picture_loss(ssrc)
+                {
+                    self.counters.plis_sent += 1;
+                    is_due = true;
+                }
+                if let Some(at) = layer.gate.asks_at() {
+                    self.ask_at = Some(self.ask_at.map_or(at, |other| other.min(at)));
+                }
+            }
+            if is_due {
+                self.mark_dirty(key);
+            }
         }
     }
 

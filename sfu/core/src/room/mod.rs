@@ -11,6 +11,7 @@
 mod assign;
 mod flush;
 mod forward;
+mod replay;
 mod reports;
 mod share;
 pub mod speakers;
@@ -42,7 +43,7 @@ slotmap::new_key_type! {
     pub struct PeerKey;
 }
 
-/// How often the room looks after what no packet triggers: liveness, key-frame requests unanswered, feedback,
+/// How often the room looks after what no packet triggers: liveness, feedback,
 /// speakers. Feedback to senders is the most urgent of these (50 to 200 ms is usual).
 pub const TICK: Duration = Duration::from_millis(100);
 
@@ -127,6 +128,8 @@ pub struct Room {
     tick_at: Option<Instant>,
     ticks: u64,
     repair_at: Option<Instant>,
+    /// When the first key frame that is wanted is to be asked for (again).
+    ask_at: Option<Instant>,
     heard_at: Option<Instant>,
     counters: RoomCounters,
 }
@@ -154,6 +157,7 @@ impl Room {
             tick_at: None,
             ticks: 0,
             repair_at: None,
+            ask_at: None,
             heard_at: None,
             counters: RoomCounters::default(),
         };
@@ -373,6 +377,9 @@ impl Room {
         if self.repair_at.is_some_and(|at| now >= at) {
             self.repair(now);
         }
+        if self.ask_at.is_some_and(|at| now >= at) {
+            self.ask_key_frames(now);
+        }
         if self.release_at.is_some_and(|at| now >= at) {
             self.release(now);
         }
@@ -412,7 +419,7 @@ impl Room {
 
     /// When [`Room::handle_timeout`] has something to do; `None` while nothing moves.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.tick_at, self.repair_at, self.release_at].into_iter().flatten().min()
+        [self.tick_at, self.repair_at, self.ask_at, self.release_at].into_iter().flatten().min()
     }
 
     /// What signaling is to hear.

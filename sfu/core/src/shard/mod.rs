@@ -8,6 +8,7 @@
 //! A shard never asks a clock, a socket or a random source, never blocks, and allocates nothing per packet once
 //! its buffers have grown.
 
+mod handshakes;
 mod runs;
 mod timers;
 
@@ -23,6 +24,7 @@ use crate::transport::stun::Request;
 use crate::transport::{Described, Identity, PathId, Remote, Transport, TransportEvent, TransportOutput};
 use arrayvec::ArrayVec;
 use asamblea_seam::{Event, PeerId, RoomId, SlotWish, UpState};
+use handshakes::Handshakes;
 use runs::{Run, Runs};
 use slotmap::{Key, KeyData, SecondaryMap, SlotMap, new_key_type};
 use smallvec::SmallVec;
@@ -149,6 +151,10 @@ pub struct ShardCounters {
     pub ufrag_unknown: u64,
     /// Datagrams that are none of STUN, DTLS, RTP and RTCP (RFC 7983).
     pub junk: u64,
+    /// Datagrams of handshakes that were worked.
+    pub handshake_steps: u64,
+    /// Those that were dropped, since too many waited.
+    pub handshakes_dropped: u64,
     /// RTP packets received and accepted.
     pub rtp_in: u64,
     /// RTP and RTCP packets sent.
@@ -198,6 +204,7 @@ pub struct Shard {
     member_by_ufrag: HashMap<String, MemberKey>,
     timers: Timers<Owner>,
     dirty_rooms: Vec<RoomKey>,
+    handshakes: Handshakes,
     control: VecDeque<Control>,
     /// The control datagram that is being handed out.
     control_datagram: Vec<u8>,
@@ -225,6 +232,7 @@ impl Shard {
             member_by_ufrag: HashMap::new(),
             timers: Timers::new(),
             dirty_rooms: Vec::new(),
+            handshakes: Handshakes::default(),
             control: VecDeque::new(),
             control_datagram: Vec::new(),
             runs: Runs::new(),
@@ -309,9 +317,9 @@ impl Shard {
                 member.transport.handle_stun(now, path, datagram);
                 self.after_transport(now, key);
             }
+            Kind::Dtls if self.handshakes.may_step() => self.step(now, path, datagram),
             Kind::Dtls => {
-                member.transport.handle_dtls(now, path, datagram);
-                self.after_transport(now, key);
+                self.counters.handshakes_dropped += u64::from(!self.handshakes.wait(path, datagram));
             }
             Kind::Junk => self.counters.junk += 1,
         }
@@ -332,6 +340,9 @@ impl Shard {
     /// Takes in that time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
+        while let Some((path, datagram)) = self.handshakes.next() {
+            self.step(now, path, &datagram);
+        }
         while let Some((at, owner)) = self.timers.pop_due(now) {
             match owner {
                 Owner::Transport(key) => {
@@ -389,6 +400,9 @@ impl Shard {
 
     /// When to call [`Shard::handle_timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Wake> {
+        if self.handshakes.is_waiting() {
+            return Some(Wake { at: self.now, reason: WakeReason::Transport });
+        }
         let (at, owner) = self.timers.earliest()?;
         let reason = match owner {
             Owner::Transport(_) => WakeReason::Transport,
@@ -427,6 +441,7 @@ impl Shard {
             self.runs.clear();
             if !self.gather() {
                 self.runs.rest();
+                self.handshakes.begin_turn();
                 return None;
             }
             self.runs.grow();
@@ -588,6 +603,15 @@ impl Shard {
         let (room, peer) = (self.members[key].room, self.members[key].key);
         act(&mut self.rooms[room].room, peer);
         self.after_room(room);
+    }
+
+    /// Works a datagram of a handshake.
+    fn step(&mut self, now: Instant, path: PathId, datagram: &[u8]) {
+        // Its path may have been closed while it waited.
+        let Some(key) = self.paths.get(path_key(path)).map(|entry| entry.member) else { return };
+        self.counters.handshake_steps += 1;
+        self.members[key].transport.handle_dtls(now, path, datagram);
+        self.after_transport(now, key);
     }
 
     /// Carries on what a transport has to say after it was given something.

@@ -79,5 +79,7 @@ counters! {
         plis_sent,
         /// Times a slot changed to another source or layer.
         switches,
+        /// Of them those that began with a key frame of before, without waiting for another.
+        replays,
     }
 }

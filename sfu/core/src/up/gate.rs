@@ -36,6 +36,17 @@ impl Gate {
         self.is_wanted = false;
     }
 
+    /// When a key frame that is wanted may be asked for (again).
+    pub fn asks_at(&self) -> Option<Instant> {
+        self.asked_at.filter(|_| self.is_wanted).map(|at| at + INTERVAL)
+    }
+
+    /// For how long none may be asked for, where the last one that was has come.
+    pub fn rests_for(&self, now: Instant) -> Option<Duration> {
+        let opens_at = self.asked_at.filter(|_| !self.is_wanted)? + INTERVAL;
+        (opens_at > now).then(|| opens_at - now)
+    }
+
     /// Whether a key frame is wanted.
     pub fn is_wanted(&self) -> bool {
         self.is_wanted
@@ -57,5 +68,18 @@ mod tests {
         assert!(gate.want(start + Duration::from_secs(9)));
         assert!(!gate.poll(start + Duration::from_millis(9_499)));
         assert!(gate.poll(start + Duration::from_millis(9_500)), "nobody answered: ask again");
+    }
+
+    #[test]
+    fn it_says_when_it_asks_and_how_long_it_rests() {
+        let start = crate::up::test_epoch();
+        let later = start + Duration::from_millis(100);
+        let mut gate = Gate::default();
+        assert_eq!((gate.asks_at(), gate.rests_for(start)), (None, None), "never asked");
+        gate.want(start);
+        assert_eq!((gate.asks_at(), gate.rests_for(later)), (Some(start + INTERVAL), None), "under way");
+        gate.satisfy();
+        assert_eq!((gate.asks_at(), gate.rests_for(later)), (None, Some(Duration::from_millis(400))));
+        assert_eq!(gate.rests_for(start + INTERVAL), None, "may be asked again");
     }
 }

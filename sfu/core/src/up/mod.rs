@@ -15,7 +15,7 @@ use crate::{
     bwe::{allocate::Price, meter::Meter},
     negotiate::{ExtensionIds, Rid, UpDescription},
     room::PeerKey,
-    rtp::{Clock, header::Packet},
+    rtp::{Clock, header::Packet, sequence::Sequence},
 };
 use arrayvec::ArrayVec;
 use asamblea_seam::{Mid, UpKind};
@@ -90,6 +90,17 @@ pub enum Unplaced {
     PayloadType,
 }
 
+/// Where a layer can be begun: the first packet of its last key frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Its number, of this epoch of the reception.
+    pub sequence: Sequence,
+    /// See `sequence`.
+    pub epoch: u32,
+    /// Its timestamp.
+    pub timestamp: u32,
+}
+
 /// One layer of an up.
 #[derive(Debug, Default)]
 pub struct Layer {
@@ -99,6 +110,8 @@ pub struct Layer {
     pub reception: Reception,
     /// What is kept for those who receive it; empty while nobody does.
     pub history: History,
+    /// Where what is kept can be begun.
+    pub entry: Option<Entry>,
     /// Asks for key frames.
     pub gate: Gate,
     /// Slots that receive it or wait for its key frame.
@@ -159,6 +172,15 @@ impl Demand {
 }
 
 impl Layer {
+    /// Notes the first packet of a key frame that is kept.
+    pub fn note_entry(&mut self, sequence: Sequence, timestamp: u32) {
+        let epoch = self.reception.epoch();
+        // One that was sent again may come behind a later one.
+        if self.entry.is_none_or(|known| known.epoch != epoch || known.sequence < sequence) {
+            self.entry = Some(Entry { sequence, epoch, timestamp });
+        }
+    }
+
     /// Notes a packet. True if the layer has just come to life.
     pub fn hear(&mut self, now: Instant) -> bool {
         self.heard_at = Some(now);
@@ -494,7 +516,10 @@ impl Publisher {
             // Another camera, another chance.
             up.missed_at = [None; LAYERS_MAX];
             up.wanted_since = [None; LAYERS_MAX];
-            up.layers.iter_mut().for_each(|layer| layer.cap.forget());
+            for layer in &mut up.layers {
+                layer.cap.forget();
+                layer.entry = None;
+            }
             up.is_wanted_told = false;
             if !said.0 {
                 up.level.silence();

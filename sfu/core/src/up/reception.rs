@@ -271,6 +271,11 @@ impl Reception {
         self.seen.highest() == Some(sequence)
     }
 
+    /// The highest number so far.
+    pub fn newest(&self) -> Option<Sequence> {
+        self.seen.highest()
+    }
+
     /// Counts the times the stream began anew: a number of one epoch says nothing about one of another.
     pub fn epoch(&self) -> u32 {
         self.epoch
