@@ -128,6 +128,7 @@ pub struct Room {
     ticks: u64,
     repair_at: Option<Instant>,
     heard_at: Option<Instant>,
+    shown: share::Shown,
     counters: RoomCounters,
 }
 
@@ -155,6 +156,7 @@ impl Room {
             ticks: 0,
             repair_at: None,
             heard_at: None,
+            shown: share::Shown::default(),
             counters: RoomCounters::default(),
         };
         let name = u128::from(room.random()) << 64 | u128::from(room.random());
