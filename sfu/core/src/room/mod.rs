@@ -9,6 +9,7 @@
 //! [`Room::poll_timeout`].
 
 mod assign;
+mod ease;
 mod flush;
 mod forward;
 mod reports;
@@ -59,6 +60,9 @@ const SLEEP_AFTER: Duration = Duration::from_secs(3);
 /// Most picture loss indications for one publisher between two flushes: one a layer.
 const PLIS_MAX: usize = 8;
 
+/// Numbers of audio slots, the largest first.
+type Boundaries = ArrayVec<usize, 4>;
+
 /// What a room is told once.
 #[derive(Clone, Copy, Debug)]
 pub struct RoomConfig {
@@ -95,6 +99,8 @@ pub(crate) struct Peer {
     subscriber: Subscriber,
     duties: reports::Duties,
     line: share::Judgement,
+    /// Until when its line needs no looking after.
+    ease: ease::Ease,
     /// When its pictures may be granted more.
     hysteresis: Hysteresis,
     /// Most voices that its line carries.
@@ -119,6 +125,8 @@ pub struct Room {
     by_id: BTreeMap<PeerId, PeerKey>,
     speakers: Speakers,
     ranked_at: Option<Instant>,
+    /// See [`Room::boundaries`]; `None` when it has to be found anew.
+    boundaries: Option<Boundaries>,
     dirty: VecDeque<PeerKey>,
     changed: VecDeque<PeerKey>,
     news: VecDeque<Event>,
@@ -147,6 +155,7 @@ impl Room {
             by_id: BTreeMap::new(),
             speakers: Speakers::default(),
             ranked_at: None,
+            boundaries: None,
             dirty: VecDeque::new(),
             changed: VecDeque::new(),
             news: VecDeque::new(),
@@ -223,6 +232,7 @@ impl Room {
             subscriber: Subscriber::default(),
             duties: reports::Duties::new(ssrc),
             line: share::Judgement::default(),
+            ease: ease::Ease::default(),
             hysteresis: Hysteresis::default(),
             voices_max: usize::MAX,
             held_until: None,
@@ -231,6 +241,7 @@ impl Room {
         self.keys.push(key);
         self.by_id.insert(id, key);
         self.retarget_watchers(now, id);
+        self.stir_publishers();
         key
     }
 
@@ -242,8 +253,15 @@ impl Room {
         self.by_id.remove(&peer.id);
         self.speakers.remove(key);
         self.retarget_watchers(now, peer.id);
+        self.stir_publishers();
+        self.boundaries = None;
         self.assign_audio(now);
         self.announce_speakers(now);
+    }
+
+    /// What publishers are asked for depends on whether anyone else is there.
+    fn stir_publishers(&mut self) {
+        self.peers.values_mut().for_each(|peer| peer.publisher.stir());
     }
 
     /// Takes a peer's description; one that says the same again changes nothing.
@@ -262,6 +280,7 @@ impl Room {
     }
 
     fn describe_slots(&mut self, key: PeerKey, description: &MediaDescription) {
+        self.boundaries = None;
         for place in 0..self.peers.get(key).map_or(0, |peer| peer.subscriber.slots.len()) {
             let Some(peer) = self.peers.get(key) else { return };
             let slot = &peer.subscriber.slots[place];
@@ -325,6 +344,7 @@ impl Room {
         if let Some(line) = self.peers.get_mut(key).and_then(|peer| peer.subscriber.line.as_mut()) {
             line.begin_on_another_way(now);
         }
+        self.end_ease(key);
     }
 
     /// Says whether a peer's transport is up. For a peer without one nothing is queued.
@@ -336,6 +356,8 @@ impl Room {
         peer.is_connected = is_connected;
         peer.subscriber.line = is_connected.then(|| Box::new(Downlink::new(now)));
         (peer.voices_max, peer.held_until) = (usize::MAX, None);
+        peer.ease.end();
+        self.boundaries = None;
         peer.hysteresis = Hysteresis::default();
         for slot in &mut peer.subscriber.slots {
             (slot.grant, slot.offer) = (Grant::ALL, None);
@@ -382,12 +404,25 @@ impl Room {
             return;
         }
         self.ticks += 1;
+        let speaker = self.speakers.loudest();
         for place in 0..self.keys.len() {
-            self.look_after(now, self.keys[place]);
-            self.share_line(now, self.keys[place]);
-            self.greet(now, self.keys[place]);
+            let key = self.keys[place];
+            let Some(peer) = self.peers.get(key) else { continue };
+            // Most of a large meeting only listens: of them these three words are read and no more.
+            let (is_at_rest, is_easy) = (peer.publisher.is_at_rest(), peer.ease.is_on(now));
+            let is_greeting_due =
+                peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= GREETING);
+            if !is_at_rest {
+                self.look_after(now, key);
+            }
+            if !is_easy {
+                self.share_line(now, key, speaker);
+            }
+            if is_greeting_due {
+                self.mark_dirty(key);
+            }
             if (self.ticks + place as u64).is_multiple_of(TICKS_PER_REPORT) {
-                self.report(self.keys[place]);
+                self.report(key);
             }
         }
         self.rank(now);
@@ -401,15 +436,6 @@ impl Room {
         } else {
             is_anyone_connected.then(|| now + GREETING)
         };
-    }
-
-    /// Sees to it that a connected peer hears something.
-    fn greet(&mut self, now: Instant, key: PeerKey) {
-        let is_due =
-            |peer: &Peer| peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= GREETING);
-        if self.peers.get(key).is_some_and(is_due) {
-            self.mark_dirty(key);
-        }
     }
 
     /// When [`Room::handle_timeout`] has something to do; `None` while nothing moves.
@@ -478,8 +504,11 @@ impl Room {
     }
 
     /// The numbers of audio slots that peers have, each once: where the ranking matters.
-    fn boundaries(&self) -> ArrayVec<usize, 4> {
-        let mut found = ArrayVec::<usize, 4>::new();
+    fn boundaries(&mut self) -> Boundaries {
+        if let Some(known) = &self.boundaries {
+            return known.clone();
+        }
+        let mut found = Boundaries::new();
         for peer in self.peers.values() {
             let slots = peer.subscriber.slots.iter().filter(|slot| slot.is_open && slot.is_audio).count();
             let slots = slots.min(peer.voices_max);
@@ -488,6 +517,7 @@ impl Room {
             }
         }
         found.sort_unstable_by(|a, b| b.cmp(a));
+        self.boundaries = Some(found.clone());
         found
     }
 

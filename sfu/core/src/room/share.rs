@@ -98,6 +98,11 @@ impl Judgement {
         self.bps < self.most_bps * FALLEN || self.grown_at.is_none_or(is_over)
     }
 
+    /// Whether the line is good, and nothing says otherwise.
+    fn is_good(&self) -> bool {
+        self.told == Line::Good && self.other.is_none() && self.up_loss < WEAK_LOSS
+    }
+
     /// Takes what the line seems to be now. True if it has become news.
     fn judge(&mut self, now: Instant, seems: Line) -> bool {
         if seems == self.told {
@@ -145,17 +150,17 @@ impl Shown {
 
 impl Room {
     /// Puts in force what a peer's line carries now.
-    pub(super) fn share_line(&mut self, now: Instant, key: PeerKey) {
-        let speaker = self.speakers.order().iter().filter(|other| other.is_speaking).max_by_key(|it| it.db);
-        let speaker = speaker.map(|speaker| speaker.key);
+    pub(super) fn share_line(&mut self, now: Instant, key: PeerKey, speaker: Option<PeerKey>) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let round_trip = peer.duties.round_trip;
-        let Some(line) = peer.subscriber.line.as_mut().filter(|_| peer.is_connected) else { return };
+        let Some(line) = peer.subscriber.line.as_mut().filter(|_| peer.is_connected) else {
+            return peer.begin_ease(now, &[]);
+        };
         if let Some(round_trip) = round_trip {
             line.set_round_trip(round_trip);
         }
         line.handle_tick(now);
-        let Some(bps) = line.bps() else { return };
+        let Some(bps) = line.bps() else { return peer.begin_ease(now, &[]) };
         let mut sound = line.sound_bps(now);
         if !peer.subscriber.redundancy.is_needed() {
             sound -= line.repeats_bps(now).min(sound);
@@ -214,6 +219,17 @@ impl Room {
                 peer.hysteresis.change(now, is_more, is_less);
             }
         }
+        let is_whole = |(place, picture): (usize, &Picture)| {
+            allocation.grants[place] >= Grant::Layer(picture.wish)
+                && offers[place].is_none_or(|offer| offer.bps.is_infinite())
+        };
+        let is_enough = wanted <= bps * ENOUGH && pictures.iter().enumerate().all(is_whole);
+        if changed.is_empty()
+            && is_enough
+            && let Some(peer) = self.peers.get_mut(key)
+        {
+            peer.begin_ease(now, pictures);
+        }
         for slot in changed {
             self.retarget(now, SlotRef { peer: key, slot });
         }
@@ -267,6 +283,7 @@ impl Room {
         };
         if voices != before {
             peer.voices_max = voices;
+            self.boundaries = None;
             self.assign_audio(now);
         }
     }
@@ -304,8 +321,11 @@ impl Room {
         let mut lines = Vec::new();
         for peer in self.peers.values_mut().filter(|peer| peer.is_connected) {
             let is_silent = |at: Instant| now.saturating_duration_since(at) >= LOST_AFTER;
+            if peer.ease.is_on(now) && peer.line.is_good() && !peer.line.heard_at.is_some_and(is_silent) {
+                continue;
+            }
             // Who sends nothing and is sent nothing that wants an answer may well be silent.
-            let has_to_answer = peer.publisher.ups_mut().any(|up| up.is_active)
+            let has_to_answer = peer.publisher.ups().any(|up| up.is_active)
                 || peer.subscriber.line.as_ref().is_some_and(|line| line.is_unanswered(now, LOST_AFTER));
             // What sound is repeated for is remembered longer than is honest: feedback tells of now.
             let told = peer.subscriber.line.as_ref().filter(|line| {
