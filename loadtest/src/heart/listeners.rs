@@ -240,8 +240,9 @@ impl Meeting {
                     None => None,
                     Some(Output::Transmit { path, contents, segment_bytes }) => {
                         let is_media =
-                            contents.len() > 4 && !(192..224).contains(&contents[1]) && contents[0] >> 6 == 2;
-                        let count = if is_media { contents.len().div_ceil(segment_bytes) } else { 0 };
+                            |datagram: &&[u8]| !(192..224).contains(&datagram[1]) && datagram[0] >> 6 == 2;
+                        // A report may stand behind the packets of a run.
+                        let count = contents.chunks(segment_bytes).filter(is_media).count();
                         let highest = u32::from(u16::from_be_bytes([contents[2], contents[3]]));
                         Some((path, count as u64, highest))
                     }

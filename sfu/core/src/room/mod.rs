@@ -50,9 +50,9 @@ pub const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two reports of one peer: RTCP reports come once a second; peers take turns.
 const TICKS_PER_REPORT: u64 = 10;
 
-/// The longest time that a connected peer hears nothing, but for a tick: whoever hears nothing for two seconds takes the
-/// path for dead.
-const GREETING: Duration = Duration::from_millis(400);
+/// The longest time that a connected peer hears nothing, but for a tick: clients count on a beat each half second, and take
+/// the path for dead when four are missing. Just below it, so that the beat is five ticks also where a tick comes early.
+const GREETING: Duration = Duration::from_millis(450);
 
 /// Without any packet for this long the room sleeps until the next one.
 const SLEEP_AFTER: Duration = Duration::from_secs(3);
