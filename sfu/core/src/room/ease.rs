@@ -115,6 +115,13 @@ impl Peer {
 }
 
 impl Room {
+    /// How many of its people a tick would pass by now: their lines, and what they send.
+    pub fn passed_by(&self, now: Instant) -> (usize, usize) {
+        let peers = || self.peers.values();
+        let lines = peers().filter(|peer| peer.ease.is_on(now)).count();
+        (lines, peers().filter(|peer| peer.publisher.is_at_rest()).count())
+    }
+
     /// Has the next tick look at a peer's line again.
     pub(super) fn end_ease(&mut self, key: PeerKey) {
         if let Some(peer) = self.peers.get_mut(key) {
