@@ -43,7 +43,7 @@ impl Room {
         // Lent out, so that the histories of others can be read while this peer's slots are counted.
         let mut subscriber = std::mem::take(&mut peer.subscriber);
         let sent_before = self.counters.packets_sent;
-        let is_reported = self.write_rtcp(now, key, egress);
+        let is_reported = self.write_rtcp(now, key, &subscriber, egress);
         let mut torn = Places::new();
         self.write_queue(now, &mut subscriber, &mut torn, egress);
         write_padding(now, &mut subscriber, egress);

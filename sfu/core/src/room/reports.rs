@@ -339,11 +339,20 @@ impl Room {
     }
 
     /// Writes what is owed to a peer. Whether that was anything.
-    pub(super) fn write_rtcp<E: Egress>(&mut self, now: Instant, key: PeerKey, egress: &mut E) -> bool {
+    pub(super) fn write_rtcp<E: Egress>(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        subscriber: &Subscriber,
+        egress: &mut E,
+    ) -> bool {
         let Some(peer) = self.peers.get(key) else { return false };
         // Whoever hears nothing for two seconds takes the path for dead; media is as good as a report.
-        let is_greeting_due =
-            peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= super::GREETING);
+        // So is a report on what it was sent.
+        let has_report = peer.duties.is_report_due
+            && subscriber.slots.iter().any(|slot| slot.is_open && slot.packets != slot.reported_packets);
+        let is_greeting_due = !has_report
+            && peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= super::GREETING);
         let is_feedback_due = peer.publisher.feedback.is_due();
         let duties = &peer.duties;
         let is_anything_due = duties.is_report_due
@@ -414,7 +423,7 @@ impl Room {
                 writer.len()
             });
         }
-        is_upstream_due || is_feedback_due
+        is_upstream_due || is_feedback_due || has_report
     }
 
     /// Whether a peer is owed a report; it is owed no more then.
