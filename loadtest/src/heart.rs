@@ -1,5 +1,9 @@
 //! The media heart under load, in memory: a whole shard with secure paths, rooms and real SRTP.
 
+mod listeners;
+
+pub(crate) use listeners::{Listeners, listeners};
+
 use crate::ALLOCATOR;
 use crate::client::{HANDSHAKE, ImmediateFactory, check, client_srtp};
 use anyhow::ensure;
@@ -204,7 +208,12 @@ impl Bench {
     }
 
     fn publish(&mut self, index: usize) {
-        let state = |kind| UpState { kind, active: true, height_px: 720 };
+        self.publish_as(index, true);
+    }
+
+    /// Has a peer publish a microphone and a camera that are on or off.
+    fn publish_as(&mut self, index: usize, active: bool) {
+        let state = |kind| UpState { kind, active, height_px: 720 };
         let ups = vec![state(UpKind::Microphone), state(UpKind::Camera)];
         self.shard.handle_command(self.now, ShardCommand::Publish { peer: self.members[index].id, ups });
         self.drain();

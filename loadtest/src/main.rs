@@ -80,6 +80,24 @@ enum Benchmark {
         #[arg(long, default_value_t = 15)]
         rounds: u16,
     },
+    /// What people cost the heart who are sent little, feedback and the room's own ticks included.
+    Listeners {
+        /// How many people watch the one who sends.
+        #[arg(long, default_value_t = 999)]
+        listeners: u16,
+        /// How many more are there, watch nobody and have their microphones and cameras off.
+        #[arg(long, default_value_t = 0)]
+        muted: u16,
+        /// Packets a second to all of them together.
+        #[arg(long, default_value_t = 10_000)]
+        packets_per_second: u32,
+        /// Packets of one frame, which arrive in one batch.
+        #[arg(long, default_value_t = 8)]
+        burst: u16,
+        /// Seconds of virtual time that are counted.
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+    },
     /// Heap bytes of each participant in a meeting where everyone sends and watches.
     Memory {
         /// How many people are in it.
@@ -113,6 +131,9 @@ fn main() -> anyhow::Result<()> {
     match benchmark {
         Benchmark::Forward { subscribers, burst, packet_bytes, frames, rounds } => {
             heart::forward(&heart::Forward { subscribers, burst, packet_bytes, frames, rounds })
+        }
+        Benchmark::Listeners { listeners, muted, packets_per_second, burst, seconds } => {
+            heart::listeners(&heart::Listeners { listeners, muted, packets_per_second, burst, seconds })
         }
         Benchmark::Memory { people } => heart::memory(people),
         Benchmark::Peer { name, core, install, loopback } => peers::check::run(&peers::check::Check {

@@ -6,7 +6,7 @@
 
 pub(crate) mod connection;
 mod receive;
-mod rtcp;
+pub(crate) mod rtcp;
 mod rtp;
 pub(crate) mod sdp;
 pub(crate) mod secure;

@@ -72,6 +72,15 @@ const CLAIM: f64 = 1.3;
 /// A line of whose rate more than this is used is nearly full: frames leave in slices.
 pub const TIGHT: f64 = 0.7;
 
+/// A queue of more than this is the beginning of a full line, ms.
+const TIGHT_MS: f64 = 20.0;
+
+/// After a line was full it is watched closely for this long, µs.
+const CALM_AFTER_US: u64 = 3_000_000;
+
+/// A line that loses more than this is watched closely.
+const CALM_LOSS: f64 = 0.005;
+
 /// The round trip before any report told one, µs.
 const ROUND_TRIP_US: u64 = 100_000;
 
@@ -435,6 +444,19 @@ impl Downlink {
         self.crowded_at_us.is_some_and(is_recent)
     }
 
+    /// Whether nothing of the line moves: no queue, no loss, nothing tried or taken back lately. As long as little is sent it
+    /// may be looked at less often then.
+    pub fn is_calm(&self, now: Instant) -> bool {
+        let is_over = |at: u64| self.us(now).saturating_sub(at) >= CALM_AFTER_US;
+        self.loss.fraction() < CALM_LOSS
+            && self.delay.queue_ms() <= TIGHT_MS
+            && !self.probe.is_running()
+            && self.claimed_bps.is_none()
+            && self.before_silence_bps.is_none()
+            && self.crowded_at_us.is_none_or(is_over)
+            && self.rate.and_then(|rate| rate.decreased_at_us()).is_none_or(is_over)
+    }
+
     /// How long packets wait on the way, ms.
     pub fn queue_ms(&self) -> f64 {
         self.delay.queue_ms()
@@ -486,7 +508,7 @@ impl Downlink {
     fn is_tight(&mut self, now_us: u64) -> bool {
         let sending = self.sending.bps(now_us as i64).unwrap_or(0.0);
         let Some(rate) = &self.rate else { return false };
-        let is_fresh = rate.decreased_at_us().is_some_and(|at| now_us.saturating_sub(at) < 3_000_000);
-        is_fresh || self.delay.queue_ms() > 20.0 || sending > rate.bps() * TIGHT
+        let is_fresh = rate.decreased_at_us().is_some_and(|at| now_us.saturating_sub(at) < CALM_AFTER_US);
+        is_fresh || self.delay.queue_ms() > TIGHT_MS || sending > rate.bps() * TIGHT
     }
 }

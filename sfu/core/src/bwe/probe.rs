@@ -73,6 +73,11 @@ impl Probe {
         self.id
     }
 
+    /// Whether a burst is under way.
+    pub fn is_running(&self) -> bool {
+        self.burst.is_some()
+    }
+
     /// Counts a packet of the running burst.
     pub fn sent(&mut self) {
         if let Some(burst) = &mut self.burst {

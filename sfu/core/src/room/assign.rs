@@ -42,6 +42,7 @@ impl Room {
 
     /// Decides what a video slot is to carry.
     pub(super) fn retarget(&mut self, now: Instant, at: SlotRef) {
+        self.end_ease(at.peer);
         let Some(peer) = self.peers.get(at.peer) else { return };
         let is_connected = peer.is_connected;
         let slot = &peer.subscriber.slots[usize::from(at.slot)];

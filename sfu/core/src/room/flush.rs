@@ -43,12 +43,16 @@ impl Room {
         // Lent out, so that the histories of others can be read while this peer's slots are counted.
         let mut subscriber = std::mem::take(&mut peer.subscriber);
         let sent_before = self.counters.packets_sent;
-        let is_reported = self.write_rtcp(now, key, &mut subscriber, egress);
+        let is_reported = self.write_rtcp(now, key, &subscriber, egress);
         let mut torn = Places::new();
         self.write_queue(now, &mut subscriber, &mut torn, egress);
         write_padding(now, &mut subscriber, egress);
+        if self.take_report_due(key) {
+            self.write_sender_reports(now, &mut subscriber, egress);
+        }
         if let Some(peer) = self.peers.get_mut(key) {
             peer.subscriber = subscriber;
+            peer.ease.note_sent(self.counters.packets_sent - sent_before);
             if is_reported || self.counters.packets_sent != sent_before {
                 peer.greeted_at = Some(now);
             }
@@ -117,6 +121,7 @@ impl Room {
 
     /// Pictures of these slots go on with their next key frames.
     fn begin_again(&mut self, now: Instant, key: PeerKey, places: &[u16]) {
+        self.end_ease(key);
         for &place in places {
             let at = SlotRef { peer: key, slot: place };
             let Some((left, awaited)) = self.slot_mut(at).map(Slot::begin_again) else { continue };

@@ -298,7 +298,9 @@ impl Room {
         self.repair_at = None;
         for place in 0..self.keys.len() {
             let key = self.keys[place];
-            let Some(peer) = self.peers.get_mut(key) else { continue };
+            let Some(peer) = self.peers.get_mut(key).filter(|peer| !peer.publisher.is_at_rest()) else {
+                continue;
+            };
             let mut is_due = false;
             let mut beyond_repair = ArrayVec::<LayerRef, PLIS_MAX>::new();
             for up in peer.publisher.ups_mut() {

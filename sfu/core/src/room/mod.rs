@@ -9,6 +9,7 @@
 //! [`Room::poll_timeout`].
 
 mod assign;
+mod ease;
 mod flush;
 mod forward;
 mod replay;
@@ -50,15 +51,18 @@ pub const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two reports of one peer: RTCP reports come once a second; peers take turns.
 const TICKS_PER_REPORT: u64 = 10;
 
-/// The longest time that a connected peer hears nothing, but for a tick: whoever hears nothing for two seconds takes the
-/// path for dead.
-const GREETING: Duration = Duration::from_millis(400);
+/// The longest time that a connected peer hears nothing, but for a tick: clients count on a beat each half second, and take
+/// the path for dead when four are missing. Just below it, so that the beat is five ticks also where a tick comes early.
+const GREETING: Duration = Duration::from_millis(450);
 
 /// Without any packet for this long the room sleeps until the next one.
 const SLEEP_AFTER: Duration = Duration::from_secs(3);
 
 /// Most picture loss indications for one publisher between two flushes: one a layer.
 const PLIS_MAX: usize = 8;
+
+/// Numbers of audio slots, the largest first.
+type Boundaries = ArrayVec<usize, 4>;
 
 /// What a room is told once.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +100,8 @@ pub(crate) struct Peer {
     subscriber: Subscriber,
     duties: reports::Duties,
     line: share::Judgement,
+    /// Until when its line needs no looking after.
+    ease: ease::Ease,
     /// When its pictures may be granted more.
     hysteresis: Hysteresis,
     /// Most voices that its line carries.
@@ -120,6 +126,8 @@ pub struct Room {
     by_id: BTreeMap<PeerId, PeerKey>,
     speakers: Speakers,
     ranked_at: Option<Instant>,
+    /// See [`Room::boundaries`]; `None` when it has to be found anew.
+    boundaries: Option<Boundaries>,
     dirty: VecDeque<PeerKey>,
     changed: VecDeque<PeerKey>,
     news: VecDeque<Event>,
@@ -131,6 +139,7 @@ pub struct Room {
     /// When the first key frame that is wanted is to be asked for (again).
     ask_at: Option<Instant>,
     heard_at: Option<Instant>,
+    shown: share::Shown,
     counters: RoomCounters,
 }
 
@@ -149,6 +158,7 @@ impl Room {
             by_id: BTreeMap::new(),
             speakers: Speakers::default(),
             ranked_at: None,
+            boundaries: None,
             dirty: VecDeque::new(),
             changed: VecDeque::new(),
             news: VecDeque::new(),
@@ -159,6 +169,7 @@ impl Room {
             repair_at: None,
             ask_at: None,
             heard_at: None,
+            shown: share::Shown::default(),
             counters: RoomCounters::default(),
         };
         let name = u128::from(room.random()) << 64 | u128::from(room.random());
@@ -225,6 +236,7 @@ impl Room {
             subscriber: Subscriber::default(),
             duties: reports::Duties::new(ssrc),
             line: share::Judgement::default(),
+            ease: ease::Ease::default(),
             hysteresis: Hysteresis::default(),
             voices_max: usize::MAX,
             held_until: None,
@@ -233,6 +245,7 @@ impl Room {
         self.keys.push(key);
         self.by_id.insert(id, key);
         self.retarget_watchers(now, id);
+        self.stir_publishers();
         key
     }
 
@@ -244,8 +257,15 @@ impl Room {
         self.by_id.remove(&peer.id);
         self.speakers.remove(key);
         self.retarget_watchers(now, peer.id);
+        self.stir_publishers();
+        self.boundaries = None;
         self.assign_audio(now);
         self.announce_speakers(now);
+    }
+
+    /// What publishers are asked for depends on whether anyone else is there.
+    fn stir_publishers(&mut self) {
+        self.peers.values_mut().for_each(|peer| peer.publisher.stir());
     }
 
     /// Takes a peer's description; one that says the same again changes nothing.
@@ -264,6 +284,7 @@ impl Room {
     }
 
     fn describe_slots(&mut self, key: PeerKey, description: &MediaDescription) {
+        self.boundaries = None;
         for place in 0..self.peers.get(key).map_or(0, |peer| peer.subscriber.slots.len()) {
             let Some(peer) = self.peers.get(key) else { return };
             let slot = &peer.subscriber.slots[place];
@@ -327,6 +348,7 @@ impl Room {
         if let Some(line) = self.peers.get_mut(key).and_then(|peer| peer.subscriber.line.as_mut()) {
             line.begin_on_another_way(now);
         }
+        self.end_ease(key);
     }
 
     /// Says whether a peer's transport is up. For a peer without one nothing is queued.
@@ -338,6 +360,8 @@ impl Room {
         peer.is_connected = is_connected;
         peer.subscriber.line = is_connected.then(|| Box::new(Downlink::new(now)));
         (peer.voices_max, peer.held_until) = (usize::MAX, None);
+        peer.ease.end();
+        self.boundaries = None;
         peer.hysteresis = Hysteresis::default();
         for slot in &mut peer.subscriber.slots {
             (slot.grant, slot.offer) = (Grant::ALL, None);
@@ -387,12 +411,25 @@ impl Room {
             return;
         }
         self.ticks += 1;
+        let speaker = self.speakers.loudest();
         for place in 0..self.keys.len() {
-            self.look_after(now, self.keys[place]);
-            self.share_line(now, self.keys[place]);
-            self.greet(now, self.keys[place]);
+            let key = self.keys[place];
+            let Some(peer) = self.peers.get(key) else { continue };
+            // Most of a large meeting only listens: of them these three words are read and no more.
+            let (is_at_rest, is_easy) = (peer.publisher.is_at_rest(), peer.ease.is_on(now));
+            let is_greeting_due =
+                peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= GREETING);
+            if !is_at_rest {
+                self.look_after(now, key);
+            }
+            if !is_easy {
+                self.share_line(now, key, speaker);
+            }
+            if is_greeting_due {
+                self.mark_dirty(key);
+            }
             if (self.ticks + place as u64).is_multiple_of(TICKS_PER_REPORT) {
-                self.report(self.keys[place]);
+                self.report(key);
             }
         }
         self.rank(now);
@@ -406,15 +443,6 @@ impl Room {
         } else {
             is_anyone_connected.then(|| now + GREETING)
         };
-    }
-
-    /// Sees to it that a connected peer hears something.
-    fn greet(&mut self, now: Instant, key: PeerKey) {
-        let is_due =
-            |peer: &Peer| peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= GREETING);
-        if self.peers.get(key).is_some_and(is_due) {
-            self.mark_dirty(key);
-        }
     }
 
     /// When [`Room::handle_timeout`] has something to do; `None` while nothing moves.
@@ -483,8 +511,11 @@ impl Room {
     }
 
     /// The numbers of audio slots that peers have, each once: where the ranking matters.
-    fn boundaries(&self) -> ArrayVec<usize, 4> {
-        let mut found = ArrayVec::<usize, 4>::new();
+    fn boundaries(&mut self) -> Boundaries {
+        if let Some(known) = &self.boundaries {
+            return known.clone();
+        }
+        let mut found = Boundaries::new();
         for peer in self.peers.values() {
             let slots = peer.subscriber.slots.iter().filter(|slot| slot.is_open && slot.is_audio).count();
             let slots = slots.min(peer.voices_max);
@@ -493,6 +524,7 @@ impl Room {
             }
         }
         found.sort_unstable_by(|a, b| b.cmp(a));
+        self.boundaries = Some(found.clone());
         found
     }
 

@@ -126,6 +126,7 @@ impl Room {
                         if let Some(line) = &mut peer.subscriber.line {
                             line.handle_report(now, lost, Some(bps));
                         }
+                        peer.ease.end();
                     }
                 }
                 Rtcp::TransportFeedback(feedback) => self.handle_transport_feedback(now, key, &feedback),
@@ -144,6 +145,9 @@ impl Room {
         let Some(line) = &mut peer.subscriber.line else { return };
         let before = *line.counters();
         let (arrived, missing) = line.handle_feedback(now, feedback);
+        if missing > 0 || !line.is_calm(now) {
+            peer.ease.end();
+        }
         let is_crowded = line.is_crowded(now, CROWDED_FOR);
         let after = line.counters();
         self.counters.feedback_refused += after.feedback_refused - before.feedback_refused;
@@ -176,6 +180,9 @@ impl Room {
             if !peer.subscriber.hear_report(now, &block) {
                 self.counters.reports_unknown += 1;
                 continue;
+            }
+            if block.fraction_lost > 0 {
+                peer.ease.end();
             }
             if block.last_report == 0 {
                 continue;
@@ -230,6 +237,7 @@ impl Room {
         if !peer.is_connected {
             return;
         }
+        peer.ease.end();
         let spacing = spacing(peer.duties.round_trip);
         let mut subscriber = std::mem::take(&mut peer.subscriber);
         self.resend(now, &mut subscriber, media_ssrc, lost, spacing);
@@ -306,11 +314,14 @@ impl Room {
         }
     }
 
-    /// Notes that a peer is to be reported to.
+    /// Notes that a peer is to be reported to. Reports on what it sends leave at once; those on what it is sent go out behind
+    /// the next packets or the next greeting, where they cost next to nothing.
     pub(super) fn report(&mut self, key: PeerKey) {
         if let Some(peer) = self.peers.get_mut(key) {
             peer.duties.is_report_due = true;
-            self.mark_dirty(key);
+            if !peer.publisher.is_at_rest() {
+                self.mark_dirty(key);
+            }
         }
     }
 
@@ -332,13 +343,16 @@ impl Room {
         &mut self,
         now: Instant,
         key: PeerKey,
-        subscriber: &mut Subscriber,
+        subscriber: &Subscriber,
         egress: &mut E,
     ) -> bool {
         let Some(peer) = self.peers.get(key) else { return false };
         // Whoever hears nothing for two seconds takes the path for dead; media is as good as a report.
-        let is_greeting_due =
-            peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= super::GREETING);
+        // So is a report on what it was sent.
+        let has_report = peer.duties.is_report_due
+            && subscriber.slots.iter().any(|slot| slot.is_open && slot.packets != slot.reported_packets);
+        let is_greeting_due = !has_report
+            && peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= super::GREETING);
         let is_feedback_due = peer.publisher.feedback.is_due();
         let duties = &peer.duties;
         let is_anything_due = duties.is_report_due
@@ -353,13 +367,15 @@ impl Room {
         let name = &self.canonical_name;
         let suffered = self.suffered_by_listeners(now, key);
         let Some(peer) = self.peers.get_mut(key) else { return false };
-        let is_report_due = std::mem::take(&mut peer.duties.is_report_due);
+        let is_report_due = peer.duties.is_report_due;
         let duties = &mut peer.duties;
         let ssrc = duties.ssrc;
         let mut media = ArrayVec::<u32, 8>::new();
         let mut blocks = ArrayVec::<ReportBlock, 8>::new();
         let mut up_loss = 0;
-        for up in peer.publisher.ups_mut() {
+        // Of one at rest nothing comes, and to look would end the rest.
+        let ups = (!peer.publisher.is_at_rest()).then(|| peer.publisher.ups_mut());
+        for up in ups.into_iter().flatten() {
             let suffered = if up.kind == UpKind::Microphone { suffered } else { 0 };
             for layer in up.layers.iter_mut().filter(|layer| layer.is_live) {
                 let Some(layer_ssrc) = layer.ssrc else { continue };
@@ -407,10 +423,24 @@ impl Room {
                 writer.len()
             });
         }
-        if is_report_due {
-            write_sender_reports(&self.peers, self.config.wall_clock, name, now, subscriber, egress);
-        }
-        is_upstream_due || is_feedback_due
+        is_upstream_due || is_feedback_due || has_report
+    }
+
+    /// Whether a peer is owed a report; it is owed no more then.
+    pub(super) fn take_report_due(&mut self, key: PeerKey) -> bool {
+        self.peers.get_mut(key).is_some_and(|peer| std::mem::take(&mut peer.duties.is_report_due))
+    }
+
+    /// Sender reports for every slot that has sent since its last one. They are written last: a shorter datagram behind
+    /// others goes out with them in one send.
+    pub(super) fn write_sender_reports<E: Egress>(
+        &self,
+        now: Instant,
+        subscriber: &mut Subscriber,
+        egress: &mut E,
+    ) {
+        let name = &self.canonical_name;
+        write_sender_reports(&self.peers, self.config.wall_clock, name, now, subscriber, egress);
     }
 }
 

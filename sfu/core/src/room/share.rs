@@ -98,6 +98,11 @@ impl Judgement {
         self.bps < self.most_bps * FALLEN || self.grown_at.is_none_or(is_over)
     }
 
+    /// Whether the line is good, and nothing says otherwise.
+    fn is_good(&self) -> bool {
+        self.told == Line::Good && self.other.is_none() && self.up_loss < WEAK_LOSS
+    }
+
     /// Takes what the line seems to be now. True if it has become news.
     fn judge(&mut self, now: Instant, seems: Line) -> bool {
         if seems == self.told {
@@ -124,33 +129,60 @@ impl Judgement {
     }
 }
 
+/// The pictures of one peer, at most [`PICTURES_MAX`]: filled anew for each, kept so that nothing is allocated or copied.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// The slots' places.
+    places: Vec<u16>,
+    /// What a good line would be granted.
+    due: Vec<Grant>,
+    /// What there is to decide.
+    pictures: Vec<Picture>,
+}
+
+impl Shown {
+    fn clear(&mut self) {
+        self.places.clear();
+        self.due.clear();
+        self.pictures.clear();
+    }
+}
+
 impl Room {
     /// Puts in force what a peer's line carries now.
-    pub(super) fn share_line(&mut self, now: Instant, key: PeerKey) {
-        let speaker = self.speakers.order().iter().filter(|other| other.is_speaking).max_by_key(|it| it.db);
-        let speaker = speaker.map(|speaker| speaker.key);
+    pub(super) fn share_line(&mut self, now: Instant, key: PeerKey, speaker: Option<PeerKey>) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let round_trip = peer.duties.round_trip;
-        let Some(line) = peer.subscriber.line.as_mut().filter(|_| peer.is_connected) else { return };
+        let Some(line) = peer.subscriber.line.as_mut().filter(|_| peer.is_connected) else {
+            return peer.begin_ease(now, &[]);
+        };
         if let Some(round_trip) = round_trip {
             line.set_round_trip(round_trip);
         }
         line.handle_tick(now);
-        let Some(bps) = line.bps() else { return };
+        let Some(bps) = line.bps() else { return peer.begin_ease(now, &[]) };
         let mut sound = line.sound_bps(now);
         if !peer.subscriber.redundancy.is_needed() {
             sound -= line.repeats_bps(now).min(sound);
         }
         peer.line.note_rate(now, bps);
-        let (places, due, pictures) = self.pictures(now, key, speaker);
+        let mut shown = std::mem::take(&mut self.shown);
+        self.show(now, key, speaker, &mut shown);
+        self.grant(now, key, bps, sound, &shown);
+        self.shown = shown;
+    }
+
+    /// Decides on pictures and puts it in force.
+    fn grant(&mut self, now: Instant, key: PeerKey, bps: f64, sound: f64, shown: &Shown) {
+        let Shown { places, due, pictures } = shown;
         let Some(peer) = self.peers.get_mut(key) else { return };
         let is_nothing_shown = pictures.iter().all(|picture| picture.before == Grant::Paused);
         let may_raise = peer.hysteresis.may_raise(now, is_nothing_shown);
         let budget_bps = (bps - sound).max(0.0) * SHARED;
-        let allocation = allocate(budget_bps, &pictures, may_raise);
+        let allocation = allocate(budget_bps, pictures, may_raise);
         // What a line that is not found out could give is no reason to ask anyone for less.
         let may_ask = may_raise && peer.line.is_found_out(now);
-        let offers = offers(budget_bps, &pictures, &allocation.grants, may_ask);
+        let offers = offers(budget_bps, pictures, &allocation.grants, may_ask);
         peer.line.is_short = due.iter().zip(&allocation.grants).any(|(due, grant)| grant < due);
         // What is probed for at any time is the next step and not the whole dream.
         let pictures_bps = allocation.wished_bps.min(allocation.granted_bps * 2.0 + 400_000.0);
@@ -172,7 +204,7 @@ impl Room {
             let (mut is_more, mut is_less) = (false, false);
             peer.subscriber.slots.iter_mut().for_each(|slot| slot.offer = None);
             let granted = allocation.grants.iter().zip(&offers);
-            for ((place, picture), (grant, offer)) in places.iter().zip(&pictures).zip(granted) {
+            for ((place, picture), (grant, offer)) in places.iter().zip(pictures).zip(granted) {
                 let slot = &mut peer.subscriber.slots[usize::from(*place)];
                 slot.offer = *offer;
                 if std::mem::replace(&mut slot.grant, *grant) != *grant {
@@ -187,21 +219,26 @@ impl Room {
                 peer.hysteresis.change(now, is_more, is_less);
             }
         }
+        let is_whole = |(place, picture): (usize, &Picture)| {
+            allocation.grants[place] >= Grant::Layer(picture.wish)
+                && offers[place].is_none_or(|offer| offer.bps.is_infinite())
+        };
+        let is_enough = wanted <= bps * ENOUGH && pictures.iter().enumerate().all(is_whole);
+        if changed.is_empty()
+            && is_enough
+            && let Some(peer) = self.peers.get_mut(key)
+        {
+            peer.begin_ease(now, pictures);
+        }
         for slot in changed {
             self.retarget(now, SlotRef { peer: key, slot });
         }
     }
 
-    /// The pictures that a peer wishes to see and that could be sent: the slots' places, what a good line would be
-    /// granted, and what there is to decide.
-    fn pictures(
-        &self,
-        now: Instant,
-        key: PeerKey,
-        speaker: Option<PeerKey>,
-    ) -> (ArrayVec<u16, PICTURES_MAX>, ArrayVec<Grant, PICTURES_MAX>, ArrayVec<Picture, PICTURES_MAX>) {
-        let (mut places, mut dues, mut pictures) = (ArrayVec::new(), ArrayVec::new(), ArrayVec::new());
-        let Some(peer) = self.peers.get(key) else { return (places, dues, pictures) };
+    /// Finds the pictures that a peer wishes to see and that could be sent.
+    fn show(&self, now: Instant, key: PeerKey, speaker: Option<PeerKey>, shown: &mut Shown) {
+        shown.clear();
+        let Some(peer) = self.peers.get(key) else { return };
         for (place, slot) in peer.subscriber.slots.iter().enumerate() {
             let Some((up, height_px)) = slot.wish.filter(|_| slot.is_open && !slot.is_audio) else {
                 continue;
@@ -218,13 +255,13 @@ impl Room {
                 _ if speaker == Some(*source) => 1,
                 _ => u16::MAX - height_px.min(u16::MAX - 2),
             };
-            let is_full = places.try_push(place as u16).is_err();
-            if is_full || pictures.try_push(Picture { layers, wish, before: slot.grant, rank }).is_err() {
+            if shown.pictures.len() == PICTURES_MAX {
                 break;
             }
-            dues.push(Grant::Layer(due.min(wish)));
+            shown.places.push(place as u16);
+            shown.due.push(Grant::Layer(due.min(wish)));
+            shown.pictures.push(Picture { layers, wish, before: slot.grant, rank });
         }
-        (places, dues, pictures)
     }
 
     /// Under a tight budget fewer voices are sent: two that speak at once are not understood anyway, one that stutters
@@ -246,6 +283,7 @@ impl Room {
         };
         if voices != before {
             peer.voices_max = voices;
+            self.boundaries = None;
             self.assign_audio(now);
         }
     }
@@ -283,8 +321,11 @@ impl Room {
         let mut lines = Vec::new();
         for peer in self.peers.values_mut().filter(|peer| peer.is_connected) {
             let is_silent = |at: Instant| now.saturating_duration_since(at) >= LOST_AFTER;
+            if peer.ease.is_on(now) && peer.line.is_good() && !peer.line.heard_at.is_some_and(is_silent) {
+                continue;
+            }
             // Who sends nothing and is sent nothing that wants an answer may well be silent.
-            let has_to_answer = peer.publisher.ups_mut().any(|up| up.is_active)
+            let has_to_answer = peer.publisher.ups().any(|up| up.is_active)
                 || peer.subscriber.line.as_ref().is_some_and(|line| line.is_unanswered(now, LOST_AFTER));
             // What sound is repeated for is remembered longer than is honest: feedback tells of now.
             let told = peer.subscriber.line.as_ref().filter(|line| {

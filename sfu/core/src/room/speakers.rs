@@ -44,6 +44,12 @@ impl Speakers {
         &self.order
     }
 
+    /// Who speaks loudest.
+    pub fn loudest(&self) -> Option<PeerKey> {
+        let speaking = self.order.iter().filter(|candidate| candidate.is_speaking);
+        speaking.max_by_key(|candidate| candidate.db).map(|candidate| candidate.key)
+    }
+
     /// Adds a microphone at the end, if it is not there.
     pub fn add(&mut self, key: PeerKey, id: PeerId) -> bool {
         let is_new = !self.order.iter().any(|candidate| candidate.key == key);

@@ -25,7 +25,7 @@ impl Room {
     /// Works out which layers anyone receives or waits for, and what their lines carry of them, and says so where it is
     /// news.
     pub(super) fn announce_wanted(&mut self, now: Instant) {
-        for peer in self.peers.values_mut() {
+        for peer in self.peers.values_mut().filter(|peer| !peer.publisher.is_at_rest()) {
             for up in peer.publisher.ups_mut() {
                 up.wanted_now = [false; LAYERS_MAX];
                 up.layers.iter_mut().for_each(|layer| layer.demand = Demand::default());
@@ -34,23 +34,35 @@ impl Room {
         let is_alone = self.keys.len() < 2;
         for place in 0..self.keys.len() {
             let key = self.keys[place];
+            let Some(peer) = self.peers.get(key) else { continue };
+            if peer.ease.is_on(now) {
+                for carried in 0..peer.ease.carried().len() {
+                    let Some((slot, layer)) = self.carried_with_ease(key, carried) else { break };
+                    self.want(layer, Some(f64::INFINITY), SlotRef { peer: key, slot });
+                }
+                continue;
+            }
             for slot in 0..self.slot_count(key) {
                 let at = SlotRef { peer: key, slot: slot as u16 };
                 for (layer, bps) in self.wanted_by(now, at) {
-                    let up =
-                        self.peers.get_mut(layer.peer).and_then(|peer| peer.publisher.up_mut(layer.kind));
-                    let place = usize::from(layer.layer);
-                    if let Some(up) = up.filter(|up| place < up.layers.len()) {
-                        up.wanted_now[place] = true;
-                        if let Some(bps) = bps {
-                            up.layers[place].demand.add(bps, at);
-                        }
-                    }
+                    self.want(layer, bps, at);
                 }
             }
         }
         for place in 0..self.keys.len() {
             self.tell_wanted(now, self.keys[place], is_alone);
+        }
+    }
+
+    /// Notes that a slot has or waits for a layer, and what its line could give it.
+    fn want(&mut self, layer: LayerRef, bps: Option<f64>, by: SlotRef) {
+        let up = self.peers.get_mut(layer.peer).and_then(|peer| peer.publisher.up_mut(layer.kind));
+        let place = usize::from(layer.layer);
+        if let Some(up) = up.filter(|up| place < up.layers.len()) {
+            up.wanted_now[place] = true;
+            if let Some(bps) = bps {
+                up.layers[place].demand.add(bps, by);
+            }
         }
     }
 
@@ -112,7 +124,7 @@ impl Room {
 
     /// Tells a publisher what is wanted of it, if that is news.
     fn tell_wanted(&mut self, now: Instant, key: PeerKey, is_alone: bool) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(peer) = self.peers.get_mut(key).filter(|peer| !peer.publisher.is_at_rest()) else { return };
         let mut is_news = false;
         for up in peer.publisher.ups_mut().filter(|up| !up.kind.is_audio()) {
             // The smallest goes on for whoever comes next: a face at once costs little.
@@ -130,5 +142,6 @@ impl Room {
             let ups = ups.map(|up| wanted(up)).collect();
             self.notes.push_back(Event::Wanted { peer: peer.id, ups });
         }
+        peer.publisher.rest(is_alone);
     }
 }

@@ -45,6 +45,11 @@ impl Feedback {
         self.is_turn = true;
     }
 
+    /// Whether nothing waits for a report.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// Whether a report is to be written now.
     pub fn is_due(&self) -> bool {
         !self.pending.is_empty() && (self.is_turn || self.is_urgent())

@@ -459,6 +459,8 @@ pub struct Publisher {
     bindings: ArrayVec<(u32, Binding), SSRCS_MAX>,
     ups: [Option<UpStream>; UpKind::ALL.len()],
     said: [Option<(bool, u16)>; UpKind::ALL.len()],
+    /// Whether ticks pass it by; see [`Publisher::rest`].
+    is_at_rest: bool,
     /// Arrivals for the publisher's bandwidth estimate.
     pub feedback: Feedback,
 }
@@ -466,6 +468,7 @@ pub struct Publisher {
 impl Publisher {
     /// Takes a description. Returns the ups whose layers are gone or new, so that whoever subscribed starts over.
     pub fn describe(&mut self, extensions: ExtensionIds, ups: &[UpDescription]) -> Vec<UpStream> {
+        self.stir();
         self.extensions = extensions;
         let mut replaced = Vec::new();
         for kind in UpKind::ALL {
@@ -507,6 +510,7 @@ impl Publisher {
 
     /// Takes the publisher's own word on one kind; `None` means not active. True if anything changed.
     pub fn publish(&mut self, kind: UpKind, said: Option<(bool, u16)>) -> bool {
+        self.stir();
         let said = said.unwrap_or((false, 0));
         if self.said[kind as usize].replace(said) == Some(said) {
             return false;
@@ -533,13 +537,20 @@ impl Publisher {
         self.ups[kind as usize].as_ref()
     }
 
+    /// All ups.
+    pub fn ups(&self) -> impl Iterator<Item = &UpStream> {
+        self.ups.iter().flatten()
+    }
+
     /// The up of a kind.
     pub fn up_mut(&mut self, kind: UpKind) -> Option<&mut UpStream> {
+        self.stir();
         self.ups[kind as usize].as_mut()
     }
 
     /// All ups.
     pub fn ups_mut(&mut self) -> impl Iterator<Item = &mut UpStream> {
+        self.stir();
         self.ups.iter_mut().flatten()
     }
 
@@ -551,6 +562,40 @@ impl Publisher {
     /// A layer.
     pub fn layer(&self, kind: UpKind, layer: u8) -> Option<&Layer> {
         self.up(kind)?.layers.get(usize::from(layer))
+    }
+
+    /// Lets ticks pass it by until anything is done with it, if none of them would find anything to do: nothing is on,
+    /// comes, is waited for or kept, and what it was told holds. Whoever only listens is so for hours.
+    pub fn rest(&mut self, is_alone: bool) {
+        let is_still = |layer: &Layer| {
+            !layer.is_live
+                && layer.subscribers.is_empty()
+                && !layer.gate.is_wanted()
+                && layer.history.memory_bytes() == 0
+                && layer.reception.ask_at().is_none()
+                && layer.cap.told_bps().is_none()
+                && layer.demand.most_bps().is_none()
+        };
+        let is_resting = |up: &UpStream| {
+            // The smallest picture is asked for in advance of whoever comes.
+            let told = [!is_alone, false, false];
+            let is_told = up.is_wanted_told && up.wanted == told && up.wanted_now == told;
+            !up.is_active
+                && up.level.db() == 0
+                && (up.kind.is_audio() || is_told)
+                && up.layers.iter().all(is_still)
+        };
+        self.is_at_rest = self.feedback.is_empty() && self.ups().all(is_resting);
+    }
+
+    /// Whether ticks pass it by.
+    pub fn is_at_rest(&self) -> bool {
+        self.is_at_rest
+    }
+
+    /// Has the next tick look at it again. Whatever may change it does that by itself.
+    pub fn stir(&mut self) {
+        self.is_at_rest = false;
     }
 
     /// What a media SSRC carries, if it is bound.
@@ -566,6 +611,7 @@ impl Publisher {
     /// Finds the place of a packet, binding its SSRC if this is the first that says where it belongs
     /// (RFC 8843 section 9.2, RFC 8852).
     pub fn place(&mut self, packet: &Packet<'_>) -> Result<Binding, Unplaced> {
+        self.stir();
         let binding = match self.bound(packet.ssrc) {
             Some(binding) => binding,
             None => self.learn(packet).ok_or(Unplaced::UnknownSsrc)?,

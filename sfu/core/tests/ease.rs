@@ -1,0 +1,111 @@
+//! Whom ticks pass by, and that nothing is found out late for it.
+
+mod meeting;
+
+use asamblea_seam::Event;
+use meeting::{Meeting, line::Line, publishing};
+use std::time::Duration;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A camera that moves seldom, and one who watches it over a line, for so long. How many 5 ms steps found both lines
+/// passed by, and of how many.
+fn watch(meeting: &mut Meeting, line: &mut Line, duration: Duration) -> (usize, usize) {
+    let (mut passed_by, steps) = (0, duration.as_millis() / 5);
+    for step in 0..steps {
+        if step % 80 == 0 {
+            let is_key = !meeting.take_plis(0).is_empty();
+            (0..3).for_each(|layer| meeting.send_frame(0, layer, is_key));
+        }
+        meeting.pass(5 * MS);
+        line.carry(meeting, 1, step % 20 == 0);
+        passed_by += usize::from(meeting.room.passed_by(meeting.now).0 == 2);
+    }
+    (passed_by, steps as usize)
+}
+
+fn watched() -> (Meeting, Line) {
+    let mut meeting = Meeting::new(7);
+    meeting.join(2, 2);
+    meeting.join(2, 2);
+    let (now, key) = (meeting.now, meeting.people[0].key);
+    meeting.room.publish(now, key, &publishing(false, true));
+    meeting.view(1, &[("v0", Some(0), 720)]);
+    let line = Line::new(meeting.now);
+    (meeting, line)
+}
+
+#[test]
+fn who_is_sent_little_over_a_good_line_is_passed_by_and_looked_at_once_it_loses() {
+    let (mut meeting, mut line) = watched();
+    watch(&mut meeting, &mut line, 8_000 * MS);
+    let (passed_by, steps) = watch(&mut meeting, &mut line, 8_000 * MS);
+    assert!(passed_by * 10 > steps * 7, "{passed_by} of {steps}");
+    line.lost_percent = 40;
+    watch(&mut meeting, &mut line, 1_000 * MS);
+    let (passed_by, steps) = watch(&mut meeting, &mut line, 5_000 * MS);
+    assert_eq!(passed_by, 0, "of {steps}");
+}
+
+#[test]
+fn who_is_sent_much_is_looked_at_each_time() {
+    let (mut meeting, mut line) = watched();
+    for step in 0..2_000 {
+        if step % 7 == 0 {
+            let is_key = !meeting.take_plis(0).is_empty();
+            (0..3).for_each(|layer| meeting.send_frame(0, layer, is_key));
+        }
+        meeting.pass(5 * MS);
+        line.carry(&mut meeting, 1, step % 20 == 0);
+        assert!(step < 300 || meeting.room.passed_by(meeting.now).0 < 2, "step {step}");
+    }
+}
+
+#[test]
+fn who_changes_what_it_sees_is_looked_at_with_the_next_tick() {
+    let (mut meeting, mut line) = watched();
+    watch(&mut meeting, &mut line, 16_000 * MS);
+    assert_eq!(meeting.room.passed_by(meeting.now).0, 2);
+    meeting.view(1, &[("v0", Some(0), 180)]);
+    assert_eq!(meeting.room.passed_by(meeting.now).0, 1, "the publisher");
+}
+
+#[test]
+fn a_camera_that_is_off_costs_no_look_and_is_asked_for_as_soon_as_it_is_on() {
+    let mut meeting = Meeting::new(11);
+    for person in 0..3 {
+        meeting.join(2, 2);
+        let (now, key) = (meeting.now, meeting.people[person].key);
+        meeting.room.publish(now, key, &publishing(false, false));
+    }
+    meeting.view(1, &[("v0", Some(0), 720)]);
+    meeting.pass(5_000 * MS);
+    // The wish for a camera that is off keeps its owner from resting.
+    assert_eq!(meeting.room.passed_by(meeting.now).1, 2);
+    meeting.view(1, &[]);
+    meeting.pass(5_000 * MS);
+    assert_eq!(meeting.room.passed_by(meeting.now).1, 3);
+    let (now, key) = (meeting.now, meeting.people[2].key);
+    meeting.told.clear();
+    meeting.room.publish(now, key, &publishing(false, true));
+    meeting.view(0, &[("v0", Some(2), 720)]);
+    assert_eq!(meeting.room.passed_by(meeting.now).1, 2);
+    (0..3).for_each(|layer| meeting.send_frame(2, layer, true));
+    meeting.pass(500 * MS);
+    let id = meeting.people[2].id;
+    let is_asked = meeting.told.iter().any(|(at, event)| match event {
+        Event::Wanted { peer, ups } => *peer == id && *at - now <= 200 * MS && ups[0].layers[2],
+        _ => false,
+    });
+    assert!(is_asked, "{:?}", meeting.told);
+}
+
+#[test]
+fn beside_media_a_report_each_second_goes_out_and_nothing_else() {
+    let (mut meeting, mut line) = watched();
+    watch(&mut meeting, &mut line, 4_000 * MS);
+    meeting.people[1].rtcp.clear();
+    watch(&mut meeting, &mut line, 6_000 * MS);
+    let kinds: Vec<u8> = meeting.people[1].rtcp.iter().map(|compound| compound[1]).collect();
+    assert_eq!(kinds, [200; 6], "sender reports (RFC 3550 section 6.4.1)");
+}
