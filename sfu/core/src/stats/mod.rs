@@ -79,5 +79,13 @@ counters! {
         plis_sent,
         /// Times a slot changed to another source or layer.
         switches,
+        /// Packets relayed to other parts of the room, once for each part.
+        relayed_out,
+        /// Packets that came from other parts of the room.
+        relayed_in,
+        /// Packets not relayed since too many waited for their part.
+        dropped_relay_full,
+        /// Relayed packets of streams that are not known here, or no longer.
+        dropped_relay_unknown,
     }
 }
