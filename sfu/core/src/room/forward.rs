@@ -163,19 +163,12 @@ impl Room {
             self.mark_untold(key);
             self.retarget_watchers(now, id);
         }
-        if should_rank {
-            self.rank_soon(now);
+        if should_rank && self.ranked_at.is_none_or(|at| now.saturating_duration_since(at) >= RANK_INTERVAL) {
+            self.rank(now);
         }
         self.forward(now, at, &Media::new(epoch, sequence, packet));
         if is_beyond_repair {
             self.want_key_frame(now, at);
-        }
-    }
-
-    /// Ranks microphones before the next tick does, since someone begins to speak.
-    pub(super) fn rank_soon(&mut self, now: Instant) {
-        if self.ranked_at.is_none_or(|at| now.saturating_duration_since(at) >= RANK_INTERVAL) {
-            self.rank(now);
         }
     }
 

@@ -254,6 +254,7 @@ impl Room {
             origin.told_at = now;
         }
         peer.duties.clock_offset = facts.clock_offset;
+        let was_speaking = peer.publisher.up(UpKind::Microphone).is_some_and(|up| up.level.is_speaking());
         let (mut has_changed, mut replaced) = (false, Vec::new());
         for kind in UpKind::ALL {
             let told = facts.ups.iter().find(|up| up.kind == kind);
@@ -267,7 +268,8 @@ impl Room {
             }
         }
         let microphone = peer.publisher.up(UpKind::Microphone);
-        let is_unheard = !peer.is_heard && microphone.is_some_and(|up| up.level.is_speaking());
+        let begins_to_speak = !was_speaking && microphone.is_some_and(|up| up.level.is_speaking());
+        let has_to_be_ranked = !peer.is_heard && begins_to_speak;
         for slot in replaced.iter().flat_map(|up| &up.layers).flat_map(|layer| &layer.subscribers) {
             self.forget_source(*slot, key);
         }
@@ -278,8 +280,8 @@ impl Room {
             self.announce_speakers(now);
             self.wake(now);
         }
-        if is_unheard {
-            self.rank_soon(now);
+        if has_to_be_ranked {
+            self.rank(now);
         }
     }
 

@@ -115,7 +115,9 @@ impl Span {
             };
             let at = at.max(self.now());
             self.parts.iter_mut().for_each(|part| part.now = at);
-            while let Some((_, from, to, batch)) = self.under_way.pop_front_if(|(due, ..)| *due <= at) {
+            while self.under_way.front().is_some_and(|(due, ..)| *due <= at)
+                && let Some((_, from, to, batch)) = self.under_way.pop_front()
+            {
                 self.parts[to].room.handle_relay(at, from as u16, &batch);
                 self.parts[to].settle();
             }
