@@ -254,7 +254,8 @@ impl MediaPlane {
         let Some((revision, parts)) = self.places.parts_to_tell(room, has_changed) else { return };
         for &shard in &parts {
             let others: Vec<u16> = parts.iter().copied().filter(|other| *other != shard).collect();
-            let is_lead = others.iter().all(|other| *other > shard);
+            // The oldest: it knows who speaks when another comes.
+            let is_lead = parts.first() == Some(&shard);
             self.send(shard, ShardCommand::Parts { room, revision, others, is_lead });
         }
     }

@@ -181,8 +181,6 @@ impl Room {
         let is_key_frame = descriptor.is_some_and(|descriptor| descriptor.is_key_frame);
         let is_entry = at.kind.is_audio() || is_key_frame;
         let is_audible = at.kind.is_audio() && up.level.is_audible();
-        let loudness_256 = if at.kind.is_audio() { up.level.loudness_256() } else { 0 };
-        let mut is_torn = false;
         let on_layer_clocks =
             if is_key_frame { on_layer_clocks(up, at.layer, packet.timestamp) } else { [None; LAYERS_MAX] };
         let Some(layer) = up.layers.get_mut(usize::from(at.layer)) else { return };
@@ -190,18 +188,10 @@ impl Room {
             layer.gate.satisfy();
             layer.reception.forgive_before(packet.sequence);
         }
-        if !layer.asked.is_empty() {
-            let lost = self.parts.relay_packet(layer, (id, at.kind, at.layer), packet, loudness_256);
-            self.counters.relayed_out += lost.carried;
-            self.counters.dropped_relay_full += lost.dropped;
-            // As soon as it may be asked for: the gap is for the key frame to mend.
-            if lost.dropped > 0 && !at.kind.is_audio() {
-                is_torn = true;
-            }
-        }
+        let is_asked_elsewhere = !layer.asked.is_empty();
         if layer.subscribers.is_empty() {
-            if is_torn {
-                self.want_key_frame(now, at);
+            if is_asked_elsewhere {
+                self.relay_packet(now, at, packet);
             }
             return;
         }
@@ -260,8 +250,8 @@ impl Room {
         {
             layer.subscribers = subscribers;
         }
-        if is_torn {
-            self.want_key_frame(now, at);
+        if is_asked_elsewhere {
+            self.relay_packet(now, at, packet);
         }
     }
 

@@ -59,13 +59,6 @@ struct Link {
     told: BTreeMap<PeerId, (MemberFacts, Instant)>,
 }
 
-/// What became of a packet that other parts take.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Relayed {
-    pub(super) carried: u64,
-    pub(super) dropped: u64,
-}
-
 impl Parts {
     pub(super) fn new(room: RoomId, seed: u64) -> Self {
         Self {
@@ -94,28 +87,6 @@ impl Parts {
         for keys in [&mut self.elsewhere, &mut self.untold, &mut self.unasked] {
             keys.retain(|other| *other != key);
         }
-    }
-
-    /// Puts a packet into the batches of the parts that take its layer.
-    pub(super) fn relay_packet(
-        &mut self,
-        layer: &Layer,
-        of: (PeerId, UpKind, u8),
-        packet: &Media<'_>,
-        loudness_256: i32,
-    ) -> Relayed {
-        let mut relayed = Relayed::default();
-        let Media { epoch, sequence, timestamp, marker, payload } = *packet;
-        for asked in layer.asked.iter().filter(|asked| asked.ask.is_taken) {
-            let Some(link) = self.links.iter_mut().find(|link| link.shard == asked.shard) else { continue };
-            let head = Head::new(of, (marker, epoch, sequence, timestamp), loudness_256);
-            if link.out.push_packet(head, payload) {
-                relayed.carried += 1;
-            } else {
-                relayed.dropped += 1;
-            }
-        }
-        relayed
     }
 
     /// Asks another part for a key frame. What is lost on the way is asked for again by the layer's gate.
@@ -343,6 +314,33 @@ impl Room {
                     empty
                 }
             };
+        }
+    }
+
+    /// Puts a packet into the batches of the parts that take its layer. Apart, so that rooms without parts do not carry it
+    /// along on their way.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn relay_packet(&mut self, now: Instant, at: LayerRef, packet: &Media<'_>) {
+        let Some(peer) = self.peers.get(at.peer) else { return };
+        let Some(up) = peer.publisher.up(at.kind) else { return };
+        let Some(layer) = up.layers.get(usize::from(at.layer)) else { return };
+        let loudness_256 = if at.kind.is_audio() { up.level.loudness_256() } else { 0 };
+        let Media { epoch, sequence, timestamp, marker, payload } = *packet;
+        let of = (peer.id, at.kind, at.layer);
+        let mut is_torn = false;
+        for asked in layer.asked.iter().filter(|asked| asked.ask.is_taken) {
+            let Some(link) = self.parts.link(asked.shard) else { continue };
+            let head = Head::new(of, (marker, epoch, sequence, timestamp), loudness_256);
+            if link.out.push_packet(head, payload) {
+                self.counters.relayed_out += 1;
+            } else {
+                self.counters.dropped_relay_full += 1;
+                is_torn = true;
+            }
+        }
+        if is_torn {
+            self.want_key_frame(now, at); // the gap is for a key frame to mend
         }
     }
 
