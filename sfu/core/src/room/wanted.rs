@@ -34,7 +34,9 @@ impl Room {
                 }
             }
         }
-        self.add_asked();
+        if self.parts.is_linked() {
+            self.add_asked();
+        }
         let is_alone = self.keys.len() < 2 && !self.parts.is_linked();
         for place in 0..self.keys.len() {
             let key = self.keys[place];
