@@ -85,9 +85,13 @@ pub struct Config {
     #[arg(long, env = "ASAMBLEA_SHARDS", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub shards: Option<u16>,
 
-    /// Most people in one meeting; a meeting is forwarded by one core, which 200 fill where many show themselves
+    /// Most people in one meeting
     #[arg(long, env = "ASAMBLEA_MEMBERS_MAX", value_name = "NUMBER", default_value_t = MEMBERS_MAX, value_parser = members_max)]
     pub members_max: usize,
+
+    /// People of one meeting whom one core carries before others take part; 0 for any number
+    #[arg(long, env = "ASAMBLEA_MEMBERS_PER_CORE", value_name = "NUMBER", default_value_t = MEMBERS_PER_CORE)]
+    pub members_per_core: usize,
 
     /// Lengthen packets by a byte of RTP padding where that lets more of them leave in one system call
     #[arg(long, env = "ASAMBLEA_PAD_RUNS", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", hide = true)]
@@ -102,6 +106,10 @@ pub struct Config {
     #[arg(skip)]
     pub timing: Timing,
 }
+
+/// Half of the people who fill a core where many show themselves, so that a meeting spreads before it is too much for one,
+/// and one of a usual size never pays for it.
+pub const MEMBERS_PER_CORE: usize = 100;
 
 /// Most that a meeting's bound can be set to: each arrival is told to everyone, which is a million messages for a
 /// thousand people who come.
@@ -128,6 +136,7 @@ impl Default for Config {
             take_over: false,
             shards: None,
             members_max: MEMBERS_MAX,
+            members_per_core: MEMBERS_PER_CORE,
             pad_runs: true,
             log: "info".into(),
             timing: Timing::default(),

@@ -74,6 +74,7 @@ pub(crate) fn start(
         public_addresses: config.public_address.clone(),
         shards: config.shards.map_or(0, usize::from),
         take_over: config.take_over,
+        members_per_shard: config.members_per_core,
         pad_runs: config.pad_runs,
         turn_secret,
         events: Box::new(move |event| sink(event)),

@@ -247,6 +247,7 @@ async fn whatever_one_of_four_says_of_their_line_the_others_miss_nothing() {
             public_addresses: Vec::new(),
             shards: 1,
             take_over: false,
+            members_per_shard: 0,
             pad_runs: true,
             turn_secret: [7; 32],
             events: Box::new(move |event| sink(event)),

@@ -50,6 +50,8 @@ const AWAITED: [&str; 4] = ["welcome", "answer", "error", "bye"];
 pub(crate) struct Asamblea {
     /// Whether it is another build of it, as `asamblea-other` in a scenario.
     pub(crate) is_other: bool,
+    /// Threads that forward.
+    pub(crate) shards: u8,
 }
 
 impl Asamblea {
@@ -74,7 +76,11 @@ impl Asamblea {
 
 impl Peer for Asamblea {
     fn name(&self) -> &'static str {
-        if self.is_other { "asamblea-other" } else { "asamblea" }
+        match (self.is_other, self.shards) {
+            (true, _) => "asamblea-other",
+            (false, 1) => "asamblea",
+            (false, _) => "asamblea-two",
+        }
     }
 
     fn prepare(&mut self, _may_install: bool) -> anyhow::Result<()> {
@@ -97,8 +103,9 @@ impl Peer for Asamblea {
         let mut command = Command::new(self.binary()?);
         command
             .args(["--port", "0", "--bind", &ip.to_string()])
-            // One thread that forwards, as the others have one worker.
-            .args(["--shards", "1", "--state-dir", "", "--members-max", MEMBERS_MAX]);
+            // As a rule one thread that forwards, as the others have one worker.
+            .args(["--shards", &self.shards.to_string()])
+            .args(["--state-dir", "", "--members-max", MEMBERS_MAX]);
         let process = place.spawn(core, command, &folder.path().join("asamblea.log"))?;
         let process = process.with_signaling(|_, thread| !thread.starts_with("media-"));
         let port =

@@ -121,12 +121,13 @@ pub(crate) struct Track {
 /// The peer that scenarios call so.
 pub(crate) fn by_name(name: &str) -> anyhow::Result<Box<dyn Peer>> {
     match name {
-        "asamblea" => Ok(Box::new(asamblea::Asamblea { is_other: false })),
-        "asamblea-other" => Ok(Box::new(asamblea::Asamblea { is_other: true })),
+        "asamblea" => Ok(Box::new(asamblea::Asamblea { is_other: false, shards: 1 })),
+        "asamblea-two" => Ok(Box::new(asamblea::Asamblea { is_other: false, shards: 2 })),
+        "asamblea-other" => Ok(Box::new(asamblea::Asamblea { is_other: true, shards: 1 })),
         "janus" => Ok(Box::new(janus::Janus)),
         "mediasoup" => Ok(Box::new(mediasoup::Mediasoup::default())),
         _ => anyhow::bail!(
-            "there is no server called {name:?}: asamblea, asamblea-other, janus and mediasoup are there"
+            "there is no server called {name:?}: asamblea, asamblea-other, asamblea-two, janus and mediasoup are there"
         ),
     }
 }

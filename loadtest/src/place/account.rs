@@ -17,6 +17,16 @@ pub(crate) struct CpuTime {
     pub(crate) system_ns: u64,
     /// What of `total_ns` the threads took that only carry signaling, where the server names its threads.
     pub(crate) signaling_ns: u64,
+    /// What of it the threads took that forward, one by one, where they have a number: [`shard_of`].
+    pub(crate) shards_ns: [u64; SHARDS],
+}
+
+/// Forwarding threads that are told apart: as many as cores that one meeting is tried on.
+pub(crate) const SHARDS: usize = 2;
+
+/// The number of a forwarding thread in its name; `None` for any other.
+fn shard_of(thread: &str) -> Option<usize> {
+    thread.split_once("-shard-")?.1.parse().ok().filter(|shard| *shard < SHARDS)
 }
 
 /// Memory of a tree of processes.
@@ -51,6 +61,7 @@ struct Spent {
     user_ticks: u64,
     system_ticks: u64,
     is_signaling: bool,
+    shard: Option<usize>,
 }
 
 impl Ledger {
@@ -74,6 +85,7 @@ impl Ledger {
                     user_ticks: stat.user_ticks,
                     system_ticks: stat.system_ticks,
                     is_signaling: is_signaling(process, &stat.name),
+                    shard: shard_of(&stat.name),
                 };
                 self.tasks.insert(Task { id, start_ticks: stat.start_ticks }, spent);
                 count += 1;
@@ -91,6 +103,9 @@ impl Ledger {
             user_ns: sum.user_ns + task.user_ticks * NS_PER_TICK,
             system_ns: sum.system_ns + task.system_ticks * NS_PER_TICK,
             signaling_ns: sum.signaling_ns + if task.is_signaling { task.run_ns } else { 0 },
+            shards_ns: std::array::from_fn(|shard| {
+                sum.shards_ns[shard] + if task.shard == Some(shard) { task.run_ns } else { 0 }
+            }),
         })
     }
 }
@@ -202,6 +217,15 @@ mod tests {
         assert_eq!(stat, expected);
         assert_eq!(Stat::parse("42 (short) S 7"), None);
         assert_eq!(Stat::parse(""), None);
+    }
+
+    #[test]
+    fn a_forwarding_thread_is_known_by_its_number() {
+        assert_eq!(shard_of("media-shard-0"), Some(0));
+        assert_eq!(shard_of("media-shard-1"), Some(1));
+        for other in ["media-shard-2", "media-shard-", "media-listener", "tokio-rt-worker"] {
+            assert_eq!(shard_of(other), None, "{other}");
+        }
     }
 
     #[test]

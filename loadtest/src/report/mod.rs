@@ -2,6 +2,7 @@
 
 mod growth;
 mod plot;
+mod shards;
 pub(crate) mod table;
 
 use crate::run::result::{Results, Sample};

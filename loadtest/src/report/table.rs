@@ -1,7 +1,7 @@
 //! The results as a table of text: a line for each row and server, medians with their intervals, and why runs do not
 //! count.
 
-use super::growth;
+use super::{growth, shards};
 use crate::run::NULL;
 use crate::run::result::{Estimate, Outcome, Results, Sample};
 use crate::run::storm::Storm;
@@ -60,6 +60,7 @@ pub(crate) fn text(results: &Results) -> String {
     );
     out.push_str(&storms(results, first));
     out.push_str(&growth::text(results));
+    out.push_str(&shards::text(results));
     out
 }
 
@@ -217,7 +218,7 @@ pub(crate) mod tests {
                 latency_ns: [1_000_000; 3],
                 ..Summary::default()
             },
-            cpu_ns: [received * ns_each, 0, 0, 0],
+            cpu_ns: [received * ns_each, 0, 0, 0, received * ns_each, 0],
             driver_own: 0.1,
             driver_busy: 0.1,
             server_core_busy: 0.1,

@@ -72,7 +72,7 @@ pub(crate) fn run(scenario: &Scenario, row: &Row) -> anyhow::Result<Sample> {
     driver.start_sending(start_ns);
     let from_ns = start_ns + LEAD_NS;
     let window =
-        Window::pass(&mut driver, from_ns, scenario.measure_s, || Ok([reflector.cpu_ns()?, 0, 0, 0]))?;
+        Window::pass(&mut driver, from_ns, scenario.measure_s, || Ok([reflector.cpu_ns()?, 0, 0, 0, 0, 0]))?;
     driver.run_until(window.to_ns + SECOND_NS / 10, |_| false)?;
     let due = |stream: u32| window.due(&driver, stream);
     let counters = driver.counters();

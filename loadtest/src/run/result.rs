@@ -3,9 +3,13 @@
 use super::storm::Storm;
 use super::witness::Testimony;
 use crate::bot::secure::Cipher;
+use crate::place::SHARDS;
 use crate::scenario::{Limits, Scenario};
 use crate::traffic::ledger::Summary;
 use serde::Serialize;
+
+/// Figures of CPU time in a sample.
+pub(crate) const CPU_PARTS: usize = 4 + SHARDS;
 
 /// One run of one row with one server.
 #[derive(Clone, Debug, Serialize)]
@@ -15,8 +19,8 @@ pub(crate) struct Sample {
     /// What arrived.
     pub(crate) summary: Summary,
     /// CPU time of all server processes within the window, in ns: all, user, system, and of all that of threads
-    /// that only carry signaling.
-    pub(crate) cpu_ns: [u64; 4],
+    /// that only carry signaling, and that of each forwarding thread with a number.
+    pub(crate) cpu_ns: [u64; CPU_PARTS],
     /// Share of its core that the driver's thread used itself.
     pub(crate) driver_own: f64,
     /// Busy share of the driver's core and of the server's, whoever used them.
@@ -59,6 +63,19 @@ impl Sample {
     /// Server CPU for each forwarded packet.
     pub(crate) fn cpu_ns_per_packet(&self) -> f64 {
         self.cpu_ns[0] as f64 / self.summary.received.max(1) as f64
+    }
+
+    /// CPU time of each forwarding thread for each packet that anyone was sent, in ns; 0 for one that is not there.
+    pub(crate) fn shard_ns_per_packet(&self) -> [f64; SHARDS] {
+        std::array::from_fn(|shard| {
+            self.cpu_ns[CPU_PARTS - SHARDS + shard] as f64 / self.summary.received.max(1) as f64
+        })
+    }
+
+    /// Packets each second at which the busiest forwarding thread would fill its core, if each had one.
+    pub(crate) fn packets_per_second_at_full(&self) -> f64 {
+        let busiest = self.shard_ns_per_packet().into_iter().fold(0.0, f64::max);
+        if busiest > 0.0 { 1e9 / busiest } else { f64::NAN }
     }
 
     /// Forwarded packets each second.

@@ -1,7 +1,7 @@
 //! One run of one row: a fresh server, bots that join it, media until all flow, a window, the end.
 
 use super::SERVER_CORE;
-use super::result::Sample;
+use super::result::{CPU_PARTS, Sample};
 use super::stage::{CONNECT_MAX, Muted, Stage};
 use super::storm;
 use super::window::{SECOND_NS, Window};
@@ -269,14 +269,14 @@ fn wait_for_flow(
     Ok(())
 }
 
-/// CPU time of all processes: all, user, system, signaling.
-pub(super) fn cpu(server: &dyn Running) -> anyhow::Result<[u64; 4]> {
-    let mut sum = [0; 4];
+/// CPU time of all processes, as [`Sample::cpu_ns`].
+pub(super) fn cpu(server: &dyn Running) -> anyhow::Result<[u64; CPU_PARTS]> {
+    let mut sum = [0; CPU_PARTS];
     for process in server.processes() {
         let time = process.cpu()?;
-        for (sum, part) in
-            sum.iter_mut().zip([time.total_ns, time.user_ns, time.system_ns, time.signaling_ns])
-        {
+        let [first, second] = time.shards_ns;
+        let parts = [time.total_ns, time.user_ns, time.system_ns, time.signaling_ns, first, second];
+        for (sum, part) in sum.iter_mut().zip(parts) {
             *sum += part;
         }
     }

@@ -1,5 +1,6 @@
 //! The window of a run: what is counted in it, with a server and without one alike.
 
+use super::result::CPU_PARTS;
 use super::{DRIVER_CORE, SERVER_CORE};
 use crate::driver::{CoreClock, Driver, own_cpu_ns};
 use std::time::Instant;
@@ -13,7 +14,7 @@ pub(super) struct Window {
     /// Its end, on the driver's clock.
     pub(super) to_ns: u64,
     pub(super) seconds: f64,
-    pub(super) cpu_ns: [u64; 4],
+    pub(super) cpu_ns: [u64; CPU_PARTS],
     pub(super) driver_own: f64,
     pub(super) driver_busy: f64,
     pub(super) server_core_busy: f64,
@@ -33,7 +34,7 @@ impl Window {
         driver: &mut Driver,
         from_ns: u64,
         measure_s: u32,
-        cpu_ns: impl Fn() -> anyhow::Result<[u64; 4]>,
+        cpu_ns: impl Fn() -> anyhow::Result<[u64; CPU_PARTS]>,
     ) -> anyhow::Result<Self> {
         let to_ns = Self::end_ns(from_ns, measure_s);
         Self::pass_until(driver, from_ns, to_ns, |_| false, cpu_ns)
@@ -53,7 +54,7 @@ impl Window {
         from_ns: u64,
         to_ns: u64,
         is_done: impl FnMut(&mut Driver) -> bool,
-        cpu_ns: impl Fn() -> anyhow::Result<[u64; 4]>,
+        cpu_ns: impl Fn() -> anyhow::Result<[u64; CPU_PARTS]>,
     ) -> anyhow::Result<Self> {
         driver.ledger.open_window(from_ns, to_ns);
         driver.run_until(from_ns, |_| false)?;
@@ -72,7 +73,7 @@ impl Window {
             from_ns,
             to_ns,
             seconds,
-            cpu_ns: [0, 1, 2, 3].map(|part| cpu_after[part].saturating_sub(cpu_before[part])),
+            cpu_ns: std::array::from_fn(|part| cpu_after[part].saturating_sub(cpu_before[part])),
             driver_own,
             driver_busy,
             server_core_busy,

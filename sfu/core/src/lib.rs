@@ -16,6 +16,9 @@
 //! How much of it goes to whom is decided beside that path, at ticks: [`bwe`] measures each subscriber's line and shares
 //! it out.
 //!
+//! A meeting that outgrows a shard goes on in others: [`relay`] carries its packets there, where they join the journey at its
+//! third step.
+//!
 //! [`turn`] is the relay for those who reach us in no other way: what comes through it joins the journey at its first
 //! step.
 //!
@@ -28,6 +31,7 @@ pub mod demux;
 pub mod down;
 pub mod egress;
 pub mod negotiate;
+pub mod relay;
 pub mod room;
 pub mod rtp;
 pub mod shard;

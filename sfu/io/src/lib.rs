@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod carrier;
+pub mod crossing;
 pub mod listener;
 pub mod path;
 pub mod plane;

@@ -1,12 +1,13 @@
 //! The front of the media plane: the one object that signaling holds.
 //!
-//! It places rooms on shards, negotiates on the caller's thread, makes everything random, and passes the rest on.
+//! It places rooms and their members on shards, negotiates on the caller's thread, makes everything random, and passes the rest on.
 //! Media never comes by here, and a shard never waits for it.
 
 pub(crate) mod candidates;
 
 use crate::batch;
 use crate::carrier::{Admission, Carrier, Inlet};
+use crate::crossing::crossings;
 use crate::listener::{Listener, Strangers};
 use crate::port::{self, LocalPort, PortError};
 use crate::shard::{EventSink, ShardThread};
@@ -24,10 +25,11 @@ use asamblea_sfu_core::transport::ice::{LocalCredentials, NodeSecret, SHARDS_MAX
 use asamblea_sfu_core::turn::TurnSecret;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use smallvec::SmallVec;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -45,6 +47,8 @@ pub struct Config {
     pub take_over: bool,
     /// How many shards; 0 is one for each core.
     pub shards: usize,
+    /// How many members of one room one shard carries before others take part; 0 is any number.
+    pub members_per_shard: usize,
     /// See [`RoomConfig::pad_runs`].
     pub pad_runs: bool,
     /// What the credentials of the TURN relay are derived from, 32 random bytes. With the same as before they outlive
@@ -108,10 +112,10 @@ impl MediaPlane {
         };
         let count = count.min(usize::from(SHARDS_MAX)) as u16;
         let identity = Arc::new(Identity::generate());
-        let places = Arc::new(Places::new(count));
+        let places = Arc::new(Places::new(count, config.members_per_shard));
         let events: EventSink = config.events.into();
         let mut shards = Vec::with_capacity(usize::from(count));
-        for index in 0..count {
+        for (index, crossing) in (0..count).zip(crossings(count)) {
             let identity = identity.clone();
             let make = move |now| {
                 let config = ShardConfig {
@@ -122,7 +126,7 @@ impl MediaPlane {
                 Shard::new(config, now)
             };
             let sink = forgetting_the_lost(index, places.clone(), events.clone());
-            shards.push(ShardThread::start(index, port, make, sink).map_err(StartError::Thread)?);
+            shards.push(ShardThread::start(index, port, make, sink, crossing).map_err(StartError::Thread)?);
         }
         let checks: Vec<_> = shards.iter().map(ShardThread::checks).collect();
         let carried = shards.iter().map(ShardThread::carried).collect();
@@ -229,15 +233,30 @@ impl MediaPlane {
             };
             (Negotiation { negotiator: Negotiator::new(params), revision: None }, ice)
         });
-        let Some((shard, ice)) = placed else { return };
+        let Some((shard, ice, has_changed)) = placed else { return };
         // A shard that has just started afresh may hold an earlier join of this peer that nobody knows of any more.
         self.send(shard, ShardCommand::Leave { peer });
         self.send(shard, ShardCommand::Join { room, peer, ice });
+        self.tell_parts(room, has_changed);
     }
 
     fn leave(&self, peer: PeerId) {
-        if let Some(place) = self.places.leave(peer, |_| true) {
+        if let Some((place, has_changed)) = self.places.leave(peer, |_| true) {
             self.send(place.shard, ShardCommand::Leave { peer });
+            self.tell_parts(place.room, has_changed);
+        }
+    }
+
+    /// Tells each part of a room which others there are now, if that has changed. Whoever changed it does so after the
+    /// command that came of it, since a shard knows no room before its first member is there; an older word that comes
+    /// later is not listened to.
+    fn tell_parts(&self, room: RoomId, has_changed: bool) {
+        let Some((revision, parts)) = self.places.parts_to_tell(room, has_changed) else { return };
+        for &shard in &parts {
+            let others: Vec<u16> = parts.iter().copied().filter(|other| *other != shard).collect();
+            // The oldest: it knows who speaks when another comes.
+            let is_lead = parts.first() == Some(&shard);
+            self.send(shard, ShardCommand::Parts { room, revision, others, is_lead });
         }
     }
 
@@ -305,7 +324,7 @@ fn forgetting_the_lost(shard: u16, places: Arc<Places>, events: EventSink) -> Ev
     Arc::new(move |event| {
         if let Event::Lost { peers } = &event {
             for &peer in peers {
-                places.leave(peer, |place| place.shard == shard);
+                places.lose(peer, shard);
             }
         }
         events(event);
@@ -318,11 +337,27 @@ struct Places {
     peers: DashMap<PeerId, Place>,
     /// Peers by shard.
     loads: Vec<AtomicUsize>,
+    /// How many members of one room one shard carries before others take part; 0 is any number.
+    members_per_shard: usize,
+    /// Counts changes of the parts of any room.
+    revisions: AtomicU64,
 }
 
+/// Which shards carry a room.
+#[derive(Default)]
 struct RoomPlace {
-    shard: u16,
-    peers: usize,
+    /// Those that carry members of it, the first one first, and how many.
+    parts: SmallVec<[(u16, usize); 2]>,
+    /// When its parts last changed.
+    revision: u64,
+    /// Whether they did when nobody could be told.
+    is_untold: bool,
+}
+
+impl RoomPlace {
+    fn peers(&self) -> usize {
+        self.parts.iter().map(|(_, peers)| peers).sum()
+    }
 }
 
 #[derive(Clone)]
@@ -339,8 +374,10 @@ struct Negotiation {
 }
 
 impl Places {
-    fn new(shards: u16) -> Self {
+    fn new(shards: u16, members_per_shard: usize) -> Self {
         Self {
+            members_per_shard,
+            revisions: AtomicU64::new(0),
             rooms: DashMap::new(),
             peers: DashMap::new(),
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
@@ -351,39 +388,86 @@ impl Places {
         self.peers.get(&peer).map(|place| place.clone())
     }
 
-    /// Places a peer with its room, a new room where there are fewest peers. `None` if the peer has a place.
+    /// Places a peer: with those of its room while they are few, else, and in a new room, where there are fewest peers.
+    /// Gives its shard and whether the room has another part now; `None` if the peer has a place.
     fn join<T>(
         &self,
         room: RoomId,
         peer: PeerId,
         negotiation: impl FnOnce(u16) -> (Negotiation, T),
-    ) -> Option<(u16, T)> {
+    ) -> Option<(u16, T, bool)> {
         let Entry::Vacant(vacant) = self.peers.entry(peer) else { return None };
-        let mut home = self.rooms.entry(room).or_insert_with(|| {
-            let load = |shard: &u16| self.loads[usize::from(*shard)].load(Ordering::Relaxed);
-            let shard = (0..self.loads.len() as u16).min_by_key(load).expect("there is at least one shard");
-            RoomPlace { shard, peers: 0 }
-        });
-        home.peers += 1;
-        let shard = home.shard;
+        let mut home = self.rooms.entry(room).or_default();
+        let has_outgrown = self.members_per_shard > 0 && home.peers() >= self.members_per_shard;
+        let shard = match home.parts.first() {
+            Some((first, _)) if !has_outgrown => *first,
+            _ => {
+                let load = |shard: &u16| self.loads[usize::from(*shard)].load(Ordering::Relaxed);
+                (0..self.loads.len() as u16).min_by_key(load).expect("there is at least one shard")
+            }
+        };
+        match home.parts.iter_mut().find(|(part, _)| *part == shard) {
+            Some((_, peers)) => *peers += 1,
+            None => home.parts.push((shard, 1)),
+        }
+        // A first part has nothing to be told.
+        let has_changed = home.parts.len() > 1 && home.parts.contains(&(shard, 1));
+        if has_changed {
+            home.revision = self.next_revision();
+        }
         drop(home);
         self.loads[usize::from(shard)].fetch_add(1, Ordering::Relaxed);
         let (negotiation, rest) = negotiation(shard);
         vacant.insert(Place { room, shard, negotiation: Arc::new(Mutex::new(negotiation)) });
-        Some((shard, rest))
+        Some((shard, rest, has_changed))
     }
 
-    /// Takes a peer's place away, if it is the one meant; a room ends with its last peer.
-    fn leave(&self, peer: PeerId, is_meant: impl FnOnce(&Place) -> bool) -> Option<Place> {
+    /// Takes a peer's place away, if it is the one meant; a room ends with its last peer. Says whether the room has a part
+    /// less now.
+    fn leave(&self, peer: PeerId, is_meant: impl FnOnce(&Place) -> bool) -> Option<(Place, bool)> {
         let (_, place) = self.peers.remove_if(&peer, |_, place| is_meant(place))?;
         self.loads[usize::from(place.shard)].fetch_sub(1, Ordering::Relaxed);
+        let mut has_changed = false;
         if let Entry::Occupied(mut home) = self.rooms.entry(place.room) {
-            home.get_mut().peers -= 1;
-            if home.get().peers == 0 {
+            let parts = &mut home.get_mut().parts;
+            let part = parts.iter().position(|(shard, _)| *shard == place.shard);
+            if let Some(part) = part {
+                parts[part].1 -= 1;
+                if parts[part].1 == 0 {
+                    parts.remove(part);
+                    has_changed = true;
+                    home.get_mut().revision = self.next_revision();
+                }
+            }
+            if home.get().parts.is_empty() {
                 home.remove();
             }
         }
-        Some(place)
+        Some((place, has_changed))
+    }
+
+    /// A peer is gone with its shard. Its room's other parts hear of that from the shards themselves, and which parts there
+    /// are when somebody comes next.
+    fn lose(&self, peer: PeerId, shard: u16) {
+        if let Some((place, true)) = self.leave(peer, |place| place.shard == shard)
+            && let Some(mut home) = self.rooms.get_mut(&place.room)
+        {
+            home.is_untold = true;
+        }
+    }
+
+    fn next_revision(&self) -> u64 {
+        self.revisions.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The parts of a room and the revision of that, if they changed just now or when nobody could be told.
+    fn parts_to_tell(&self, room: RoomId, has_changed: bool) -> Option<(u64, SmallVec<[u16; 2]>)> {
+        let mut home = self.rooms.get_mut(&room)?;
+        let was_untold = std::mem::take(&mut home.is_untold);
+        if !has_changed && !was_untold {
+            return None;
+        }
+        Some((home.revision, home.parts.iter().map(|(shard, _)| *shard).collect()))
     }
 }
 

@@ -7,10 +7,12 @@
 
 use crate::batch::{COALESCED_BYTES_MAX, Inbox};
 use crate::carrier::{CARRIED_MAX, Carriage, CarriedMail, CarriedSender, Carrier};
+use crate::crossing::{Crossed, Crossing};
 use crate::path::PathSocket;
 use crate::port::LocalPort;
 use crate::stats::{ShardCounters, ShardStats};
 use asamblea_seam::{Event, PeerId};
+use asamblea_sfu_core::relay::{Batch, Carried as BatchCarried};
 use asamblea_sfu_core::shard::{Output, Shard, ShardCommand};
 use asamblea_sfu_core::stats::RoomCounters;
 use asamblea_sfu_core::transport::{CarrierId, PathId, Remote};
@@ -76,8 +78,14 @@ pub trait Heart {
     fn handle_datagram(&mut self, now: Instant, path: PathId, datagram: &mut [u8]);
     /// See [`Shard::handle_path_failed`].
     fn handle_path_failed(&mut self, now: Instant, path: PathId);
+    /// See [`Shard::handle_relay`].
+    fn handle_relay(&mut self, now: Instant, from: u16, batch: &Batch);
+    /// See [`Shard::handle_shard_ended`].
+    fn handle_shard_ended(&mut self, now: Instant, shard: u16);
     /// See [`Shard::handle_timeout`].
     fn handle_timeout(&mut self, now: Instant);
+    /// See [`Shard::relay`].
+    fn relay(&mut self, carry: &mut dyn FnMut(u16, Batch) -> BatchCarried);
     /// See [`Shard::poll_output`].
     fn poll_output(&mut self) -> Option<Output<'_>>;
     /// See [`Shard::poll_event`].
@@ -110,8 +118,17 @@ impl Heart for Shard {
     fn handle_path_failed(&mut self, now: Instant, path: PathId) {
         self.handle_path_failed(now, path);
     }
+    fn handle_relay(&mut self, now: Instant, from: u16, batch: &Batch) {
+        self.handle_relay(now, from, batch);
+    }
+    fn handle_shard_ended(&mut self, now: Instant, shard: u16) {
+        self.handle_shard_ended(now, shard);
+    }
     fn handle_timeout(&mut self, now: Instant) {
         self.handle_timeout(now);
+    }
+    fn relay(&mut self, carry: &mut dyn FnMut(u16, Batch) -> BatchCarried) {
+        self.relay(carry);
     }
     fn poll_output(&mut self) -> Option<Output<'_>> {
         self.poll_output()
@@ -179,7 +196,8 @@ pub struct ShardThread<C> {
 }
 
 impl<C: Send + 'static> ShardThread<C> {
-    /// Starts the thread of the shard with this index. `make` makes its heart, and another after each panic.
+    /// Starts the thread of the shard with this index. `make` makes its heart, and another after each panic; `crossing` is
+    /// its way to the other shards.
     ///
     /// # Errors
     /// When the system gives no thread or no poll descriptor.
@@ -188,9 +206,11 @@ impl<C: Send + 'static> ShardThread<C> {
         port: LocalPort,
         make: impl FnMut(Instant) -> H + Send + 'static,
         events: EventSink,
+        crossing: Crossing,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        crossing.set_waker(waker.clone());
         let (commands, command_mail) = sync_channel(COMMANDS_MAX);
         let (checks, check_mail) = sync_channel(CHECKS_MAX);
         let (carried, carried_mail) = sync_channel(CARRIED_MAX);
@@ -204,7 +224,7 @@ impl<C: Send + 'static> ShardThread<C> {
                     poll,
                     port,
                     make,
-                    Mail { commands: command_mail, checks: check_mail, carried: carried_mail },
+                    Mail { commands: command_mail, checks: check_mail, carried: carried_mail, crossing },
                     events,
                     counters,
                     stopping,
@@ -282,6 +302,7 @@ struct Mail<C> {
     commands: Receiver<C>,
     checks: Receiver<CheckMail>,
     carried: Receiver<CarriedMail>,
+    crossing: Crossing,
 }
 
 /// The thread: one heart after another until it is told to stop.
@@ -333,6 +354,7 @@ fn run<H: Heart>(
         counters.sockets.paths.set(0);
         counters.sockets.carriers.set(0);
         counters.sockets.peers.set(0);
+        mail.crossing.end();
         let peers: Vec<PeerId> = std::mem::take(&mut peers).into_iter().collect();
         if !peers.is_empty() {
             events(Event::Lost { peers });
@@ -416,23 +438,26 @@ impl<H: Heart> Loop<'_, H> {
         };
         let mut mail_waits = false;
         loop {
-            let timeout = if mail_waits || !self.ready.is_empty() {
+            let timeout = if mail_waits || !self.ready.is_empty() || !self.mail.crossing.may_sleep() {
                 Some(Duration::ZERO)
             } else {
                 self.heart.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()))
             };
             self.look(poll, &mut arrivals, timeout)?;
+            self.mail.crossing.awake();
             if self.stopping.load(Ordering::Acquire) {
                 return Ok(());
             }
             let now = Instant::now();
             self.counters.sockets.turns.add(1);
             mail_waits = self.take_mail(now);
+            mail_waits |= self.take_crossed(now);
             if self.heart.poll_timeout().is_some_and(|at| at <= now) {
                 self.heart.handle_timeout(now);
             }
             arrivals.left = DATAGRAMS_PER_TURN_MAX;
             self.receive(now, &mut arrivals);
+            self.relay();
             // Its wake-up is used up by then.
             mail_waits |= self.flush(now, poll, &mut arrivals)?;
             self.tell_rooms(now);
@@ -508,6 +533,20 @@ impl<H: Heart> Loop<'_, H> {
             self.take_carried(now, mail);
         }
         taken == MAIL_PER_TURN_MAX || checks == MAIL_PER_TURN_MAX || carried == DATAGRAMS_PER_TURN_MAX
+    }
+
+    /// Takes what other shards say. Whether some was left for the next turn.
+    fn take_crossed(&mut self, now: Instant) -> bool {
+        self.mail.crossing.take(|from, crossed| match crossed {
+            Crossed::Batch(batch) => self.heart.handle_relay(now, from, batch),
+            Crossed::Ended => self.heart.handle_shard_ended(now, from),
+        })
+    }
+
+    /// Gives other shards what the heart has for them, before what it has for its own.
+    fn relay(&mut self) {
+        let crossing = &self.mail.crossing;
+        self.heart.relay(&mut |to, batch| crossing.put(to, batch));
     }
 
     fn take_carried(&mut self, now: Instant, mail: CarriedMail) {
@@ -602,7 +641,10 @@ impl<H: Heart> Loop<'_, H> {
             if sends >= sends_max && arrivals.left > 0 {
                 (sends, sends_max) = (0, sends_max * 2);
                 is_woken |= self.look(poll, arrivals, Some(Duration::ZERO))?;
-                self.receive(Instant::now(), arrivals);
+                let now = Instant::now();
+                self.receive(now, arrivals);
+                is_woken |= self.take_crossed(now);
+                self.relay();
             }
             let Some(output) = self.heart.poll_output() else { break };
             sends += 1;
@@ -635,6 +677,7 @@ impl<H: Heart> Loop<'_, H> {
                 Output::ClosePath { path } => self.close(path),
             }
         }
+        self.relay();
         self.asked.clear();
         self.newcomers.clear();
         while let Some(event) = self.heart.poll_event() {

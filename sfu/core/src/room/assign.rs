@@ -108,18 +108,20 @@ impl Room {
 
     fn subscribe(&mut self, layer: LayerRef, slot: SlotRef) {
         if let Some(peer) = self.peers.get_mut(layer.peer)
-            && let Some(layer) = peer.publisher.layer_mut(layer.kind, layer.layer)
-            && !layer.subscribers.contains(&slot)
+            && let Some(it) = peer.publisher.layer_mut(layer.kind, layer.layer)
+            && !it.subscribers.contains(&slot)
         {
-            layer.subscribers.push(slot);
+            it.subscribers.push(slot);
+            self.mark_unasked(layer.peer);
         }
     }
 
     pub(super) fn unsubscribe(&mut self, layer: LayerRef, slot: SlotRef) {
         if let Some(peer) = self.peers.get_mut(layer.peer)
-            && let Some(layer) = peer.publisher.layer_mut(layer.kind, layer.layer)
+            && let Some(it) = peer.publisher.layer_mut(layer.kind, layer.layer)
         {
-            layer.subscribers.retain(|other| *other != slot);
+            it.subscribers.retain(|other| *other != slot);
+            self.mark_unasked(layer.peer);
         }
     }
 
@@ -149,6 +151,7 @@ impl Room {
             for layer in peer.publisher.ups_mut().flat_map(|up| &mut up.layers) {
                 layer.subscribers.retain(|other| *other != at);
             }
+            self.mark_unasked(source);
         }
     }
 
@@ -279,6 +282,11 @@ impl Room {
             self.ask_at = Some(self.ask_at.map_or(at, |other| other.min(at)));
         }
         if !is_time {
+            return;
+        }
+        if let Some(origin) = &peer.origin {
+            self.parts.want_key_frame(origin.shard, peer.id, at);
+            self.wake(now);
             return;
         }
         if let Some(ssrc) = layer.ssrc

@@ -25,6 +25,23 @@ pub(super) const PACKET_OVERHEAD_BYTES: usize = 68;
 /// Least time between two rankings that packets trigger: one packet of Opus.
 const RANK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// A packet as it is passed on, here and to other parts, wherever it came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Media<'a> {
+    pub(super) epoch: u32,
+    pub(super) sequence: Sequence,
+    pub(super) timestamp: u32,
+    pub(super) marker: bool,
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> Media<'a> {
+    fn new(epoch: u32, sequence: Sequence, packet: &Packet<'a>) -> Self {
+        let Packet { timestamp, marker, payload, .. } = *packet;
+        Self { epoch, sequence, timestamp, marker, payload }
+    }
+}
+
 impl Room {
     /// Takes an RTP packet from a peer, decrypted and authenticated.
     pub fn handle_rtp(&mut self, now: Instant, key: PeerKey, bytes: &[u8]) {
@@ -108,7 +125,7 @@ impl Room {
         let (clock, is_active) = (up.clock(), up.is_active);
         let repair = up.repair();
         let Some(layer) = up.layers.get_mut(usize::from(binding.layer)) else { return };
-        let repair = if is_active && !layer.subscribers.is_empty() { repair } else { Repair::None };
+        let repair = if is_active && layer.is_taken() { repair } else { Repair::None };
         let sequence = match layer.reception.arrive(now, packet.sequence, !binding.is_rtx, repair) {
             Arrival::New(sequence) => sequence,
             Arrival::Duplicate | Arrival::Suspicious => {
@@ -125,6 +142,7 @@ impl Room {
         if let Some(at) = layer.reception.ask_at() {
             self.repair_at = Some(self.repair_at.map_or(at, |other| other.min(at)));
         }
+        let epoch = layer.reception.epoch();
         let is_beyond_repair = layer.reception.take_beyond_repair();
         let is_newly_live = layer.hear(now);
         if !is_active {
@@ -133,23 +151,29 @@ impl Room {
         }
         let mut should_rank = false;
         if binding.kind.is_audio() {
+            let was_speaking = up.level.is_speaking();
             up.level.hear(now, audio_level.and_then(|id| packet.extensions.get(id)));
-            should_rank = !peer.is_heard && up.level.is_speaking();
+            let is_speaking = up.level.is_speaking();
+            should_rank = !peer.is_heard && is_speaking;
+            if is_newly_live || is_speaking != was_speaking {
+                self.mark_untold(key);
+            }
         } else if is_newly_live {
             let id = peer.id;
+            self.mark_untold(key);
             self.retarget_watchers(now, id);
         }
         if should_rank && self.ranked_at.is_none_or(|at| now.saturating_duration_since(at) >= RANK_INTERVAL) {
             self.rank(now);
         }
-        self.forward(now, at, sequence, packet);
+        self.forward(now, at, &Media::new(epoch, sequence, packet));
         if is_beyond_repair {
             self.want_key_frame(now, at);
         }
     }
 
     /// Keeps a packet and queues it for every slot that its layer fills.
-    fn forward(&mut self, now: Instant, at: LayerRef, sequence: Sequence, packet: &Packet<'_>) {
+    pub(super) fn forward(&mut self, now: Instant, at: LayerRef, packet: &Media<'_>) {
         let Some(peer) = self.peers.get_mut(at.peer) else { return };
         let id = peer.id;
         let Some(up) = peer.publisher.up_mut(at.kind) else { return };
@@ -162,20 +186,24 @@ impl Room {
         let Some(layer) = up.layers.get_mut(usize::from(at.layer)) else { return };
         if is_key_frame {
             layer.gate.satisfy();
-            layer.reception.forgive_before(sequence);
+            layer.reception.forgive_before(packet.sequence);
         }
+        let is_asked_elsewhere = !layer.asked.is_empty();
         if layer.subscribers.is_empty() {
+            if is_asked_elsewhere {
+                self.relay_packet(now, at, packet);
+            }
             return;
         }
-        layer.history.push(now, sequence, packet.timestamp, packet.marker, packet.payload);
+        layer.history.push(now, packet.sequence, packet.timestamp, packet.marker, packet.payload);
         if is_key_frame {
-            layer.note_entry(sequence, packet.timestamp);
+            layer.note_entry(packet.sequence, packet.timestamp);
         }
         let forwarded = Forwarded {
             incoming: Incoming {
                 source: at,
-                epoch: layer.reception.epoch(),
-                sequence,
+                epoch: packet.epoch,
+                sequence: packet.sequence,
                 timestamp: packet.timestamp,
                 descriptor,
             },
@@ -226,6 +254,9 @@ impl Room {
         {
             layer.subscribers = subscribers;
         }
+        if is_asked_elsewhere {
+            self.relay_packet(now, at, packet);
+        }
     }
 
     /// What a tick does for one peer: layers that died, key frames nobody wants any more, memory nobody needs, feedback due.
@@ -247,17 +278,7 @@ impl Room {
                 {
                     layer.measure(now, bps);
                 }
-                if layer.subscribers.is_empty() {
-                    layer.gate.satisfy();
-                    let is_idle = layer
-                        .left_at
-                        .is_none_or(|at| now.saturating_duration_since(at) >= crate::up::LIVE_FOR);
-                    if is_idle {
-                        layer.history.release();
-                    }
-                } else {
-                    layer.left_at = Some(now);
-                }
+                layer.rest(now);
             }
         }
         if is_due {

@@ -12,6 +12,7 @@ mod assign;
 mod ease;
 mod flush;
 mod forward;
+mod parts;
 mod replay;
 mod reports;
 mod share;
@@ -32,6 +33,7 @@ use crate::{
 };
 use arrayvec::ArrayVec;
 use asamblea_seam::{Event, PeerId, RoomId, SlotState, SlotWish, UpKind, UpState};
+use parts::Parts;
 use slotmap::SlotMap;
 use speakers::Speakers;
 use std::{
@@ -110,6 +112,8 @@ pub(crate) struct Peer {
     held_until: Option<Instant>,
     /// When it was last sent anything.
     greeted_at: Option<Instant>,
+    /// Where it lives, if that is on another part: then it has no transport and no slots here.
+    origin: Option<Box<parts::Origin>>,
 }
 
 /// One meeting.
@@ -121,7 +125,7 @@ pub struct Room {
     random: u64,
     canonical_name: [u8; 16],
     peers: SlotMap<PeerKey, Peer>,
-    /// In order of arrival.
+    /// Those who live here, in order of arrival.
     keys: Vec<PeerKey>,
     by_id: BTreeMap<PeerId, PeerKey>,
     speakers: Speakers,
@@ -140,6 +144,7 @@ pub struct Room {
     ask_at: Option<Instant>,
     heard_at: Option<Instant>,
     shown: share::Shown,
+    parts: Parts,
     counters: RoomCounters,
 }
 
@@ -170,6 +175,7 @@ impl Room {
             ask_at: None,
             heard_at: None,
             shown: share::Shown::default(),
+            parts: Parts::new(id, seed),
             counters: RoomCounters::default(),
         };
         let name = u128::from(room.random()) << 64 | u128::from(room.random());
@@ -184,12 +190,12 @@ impl Room {
         self.id
     }
 
-    /// Whether nobody is in it.
+    /// Whether nobody lives here.
     pub fn is_empty(&self) -> bool {
-        self.peers.is_empty()
+        self.keys.is_empty()
     }
 
-    /// The peers, in order of arrival.
+    /// The peers who live here, in order of arrival.
     pub fn peers(&self) -> impl Iterator<Item = (PeerKey, PeerId)> + '_ {
         self.keys.iter().filter_map(|key| Some((*key, self.peers.get(*key)?.id)))
     }
@@ -222,9 +228,20 @@ impl Room {
 
     /// Lets a peer in. A peer that is in already keeps its place.
     pub fn join(&mut self, now: Instant, id: PeerId) -> PeerKey {
-        if let Some(key) = self.by_id.get(&id) {
-            return *key;
+        if let Some(key) = self.by_id.get(&id).copied() {
+            let lives_elsewhere = self.peers.get(key).is_some_and(|peer| peer.origin.is_some());
+            if !lives_elsewhere {
+                return key;
+            }
+            self.remove(now, key);
         }
+        let key = self.insert(id, None);
+        self.keys.push(key);
+        self.retarget_watchers(now, id);
+        key
+    }
+
+    fn insert(&mut self, id: PeerId, origin: Option<Box<parts::Origin>>) -> PeerKey {
         let ssrc = (self.random() as u32).max(1);
         let key = self.peers.insert(Peer {
             id,
@@ -241,10 +258,9 @@ impl Room {
             voices_max: usize::MAX,
             held_until: None,
             greeted_at: None,
+            origin,
         });
-        self.keys.push(key);
         self.by_id.insert(id, key);
-        self.retarget_watchers(now, id);
         self.stir_publishers();
         key
     }
@@ -252,9 +268,16 @@ impl Room {
     /// Lets a peer go. Slots that showed it are empty at once.
     pub fn leave(&mut self, now: Instant, key: PeerKey) {
         self.close_subscriptions(key);
+        self.untell(key);
+        self.remove(now, key);
+    }
+
+    /// Takes a peer out, wherever it lives.
+    fn remove(&mut self, now: Instant, key: PeerKey) {
         let Some(peer) = self.peers.remove(key) else { return };
         self.keys.retain(|other| *other != key);
         self.by_id.remove(&peer.id);
+        self.parts.forget(key);
         self.speakers.remove(key);
         self.retarget_watchers(now, peer.id);
         self.stir_publishers();
@@ -277,6 +300,7 @@ impl Room {
             self.forget_source(*slot, key);
         }
         self.describe_slots(key, description);
+        self.mark_untold(key);
         self.retarget_watchers(now, id);
         self.retarget_slots(now, key);
         self.refresh_microphone(key);
@@ -323,6 +347,7 @@ impl Room {
             has_changed |= peer.publisher.publish(kind, said);
         }
         if has_changed {
+            self.mark_untold(key);
             self.retarget_watchers(now, id);
             self.refresh_microphone(key);
             self.assign_audio(now);
@@ -436,12 +461,13 @@ impl Room {
         self.announce_speakers(now);
         self.announce_wanted(now);
         self.announce_lines(now);
+        self.look_after_parts(now);
         let is_awake = self.heard_at.is_some_and(|at| now.saturating_duration_since(at) < SLEEP_AFTER);
         let is_anyone_connected = self.peers.values().any(|peer| peer.is_connected);
         self.tick_at = if is_awake || self.speakers.is_anyone_speaking() {
             Some(now + TICK)
         } else {
-            is_anyone_connected.then(|| now + GREETING)
+            (is_anyone_connected || self.parts.is_linked()).then(|| now + GREETING)
         };
     }
 
@@ -542,7 +568,9 @@ impl Room {
     }
 
     fn announce_speakers(&mut self, now: Instant) {
-        if let Some(speakers) = self.speakers.announce(now) {
+        if let Some(speakers) = self.speakers.announce(now)
+            && self.parts.is_lead()
+        {
             // Only the latest matters to one who has not asked yet.
             self.news.clear();
             self.news.push_back(Event::Speakers { room: self.id, speakers });

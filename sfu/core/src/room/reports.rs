@@ -13,7 +13,7 @@ use crate::{
         sequence::is_later,
         time::{Ntp, WallClock},
     },
-    up::reception::SenderClock,
+    up::{Layer, reception::SenderClock},
 };
 use arrayvec::ArrayVec;
 use asamblea_seam::UpKind;
@@ -53,7 +53,7 @@ pub(super) struct Duties {
     asked: ArrayVec<(u32, ArrayVec<u16, ASKED_MAX>), ASKED_LAYERS_MAX>,
     /// Our wall clock less the publisher's, smoothed, in units of 2^-32 s: one for all its streams, so that they stay
     /// in step.
-    clock_offset: Option<i64>,
+    pub(super) clock_offset: Option<i64>,
     /// The round trip to the peer by its receiver reports.
     pub(super) round_trip: Option<Duration>,
 }
@@ -215,6 +215,7 @@ impl Room {
             }
         }
         if has_died {
+            self.mark_untold(key);
             self.retarget_watchers(now, id);
         }
     }
@@ -330,12 +331,18 @@ impl Room {
     /// 2.1.7). Only the fraction is told so; the count, out of which browsers estimate bandwidth, stays the uplink's own.
     fn suffered_by_listeners(&self, now: Instant, key: PeerKey) -> u8 {
         let Some(peer) = self.peers.get(key).filter(|peer| peer.duties.is_report_due) else { return 0 };
-        let listeners =
-            peer.publisher.layer(UpKind::Microphone, 0).map_or(&[][..], |layer| &layer.subscribers);
-        let suffered = listeners
+        let Some(layer) = peer.publisher.layer(UpKind::Microphone, 0) else { return 0 };
+        let elsewhere = layer.asked.iter().map(|asked| asked.suffered).max().unwrap_or(0);
+        self.suffered_of(now, layer).max(elsewhere).min(LISTENERS_LOSS_MAX)
+    }
+
+    /// The loss that those on this part who receive a layer suffer after all repair, in 1/256.
+    pub(super) fn suffered_of(&self, now: Instant, layer: &Layer) -> u8 {
+        let suffered = layer
+            .subscribers
             .iter()
             .filter_map(|slot| Some(self.peers.get(slot.peer)?.subscriber.redundancy.suffered(now)));
-        suffered.max().unwrap_or(0).min(LISTENERS_LOSS_MAX)
+        suffered.max().unwrap_or(0)
     }
 
     /// Writes what is owed to a peer. Whether that was anything.

@@ -137,6 +137,11 @@ impl Speakers {
         Some(self.announced.clone())
     }
 
+    /// Who speaks, as it was last announced.
+    pub fn announced(&self) -> &[Speaker] {
+        &self.announced
+    }
+
     /// Whether there is anything that fading or announcing could change.
     pub fn is_anyone_speaking(&self) -> bool {
         !self.announced.is_empty() || self.order.iter().any(|candidate| candidate.is_speaking)

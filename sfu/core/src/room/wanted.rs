@@ -28,10 +28,16 @@ impl Room {
         for peer in self.peers.values_mut().filter(|peer| !peer.publisher.is_at_rest()) {
             for up in peer.publisher.ups_mut() {
                 up.wanted_now = [false; LAYERS_MAX];
-                up.layers.iter_mut().for_each(|layer| layer.demand = Demand::default());
+                for place in 0..up.layers.len() {
+                    let elsewhere_bps = up.told(place).and_then(|told| told.others_bps);
+                    up.layers[place].demand = Demand::elsewhere(elsewhere_bps);
+                }
             }
         }
-        let is_alone = self.keys.len() < 2;
+        if self.parts.is_linked() {
+            self.add_asked();
+        }
+        let is_alone = self.keys.len() < 2 && !self.parts.is_linked();
         for place in 0..self.keys.len() {
             let key = self.keys[place];
             let Some(peer) = self.peers.get(key) else { continue };
@@ -97,7 +103,7 @@ impl Room {
                 (Some(offer), Some((source, kind, _, stream)))
                     if (source, kind) == (layer.peer, layer.kind) =>
                 {
-                    let is_asked = stream.layers[usize::from(offer.layer)].cap.told_bps().is_some();
+                    let is_asked = stream.is_capped(usize::from(offer.layer));
                     match layer.layer.cmp(&offer.layer) {
                         std::cmp::Ordering::Equal if is_found_out || is_asked => Some(offer.bps),
                         // It is on its way down from there.

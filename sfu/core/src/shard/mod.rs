@@ -1,7 +1,7 @@
 //! The only scheduler of the heart: many rooms and many secure paths behind one set of verbs.
 //!
 //! The contract: call `handle_*` for everything that arrived, then [`Shard::poll_output`] until it answers `None`,
-//! then [`Shard::poll_event`] until it answers `None`, then sleep until [`Shard::poll_timeout`]. Handling many
+//! [`Shard::relay`] for what other shards are to hear, then [`Shard::poll_event`] until it answers `None`, then sleep until [`Shard::poll_timeout`]. Handling many
 //! datagrams before polling is what makes long runs: each subscriber with something to send is flushed once per
 //! batch. More may be handled between two polls: it joins what waits for those who were not flushed yet.
 //!
@@ -17,6 +17,7 @@ pub use runs::{RUN_BYTES_MAX, RUN_SEGMENTS_MAX};
 use crate::demux::{Kind, classify};
 use crate::egress::Egress;
 use crate::negotiate::{IceCredentials, MediaDescription};
+use crate::relay::{Batch, Carried};
 use crate::room::{PeerKey, Room, RoomConfig};
 use crate::stats::RoomCounters;
 use crate::transport::srtp::Srtp;
@@ -82,6 +83,17 @@ pub enum ShardCommand {
         peer: PeerId,
         /// What is sent.
         ups: Vec<UpState>,
+    },
+    /// Says which other shards have a part of a room. Ignored where there is none here.
+    Parts {
+        /// The meeting.
+        room: RoomId,
+        /// Counts upwards; what is older than the last is ignored.
+        revision: u64,
+        /// Those shards.
+        others: Vec<u16>,
+        /// Whether the part here speaks for the whole room.
+        is_lead: bool,
     },
     /// See [`asamblea_seam::Command::View`].
     View {
@@ -155,6 +167,8 @@ pub struct ShardCounters {
     pub handshake_steps: u64,
     /// Those that were dropped, since too many waited.
     pub handshakes_dropped: u64,
+    /// Envelopes of other shards for rooms that have no part here.
+    pub relay_unknown: u64,
     /// RTP packets received and accepted.
     pub rtp_in: u64,
     /// RTP and RTCP packets sent.
@@ -168,6 +182,8 @@ struct RoomEntry {
     members: SecondaryMap<PeerKey, MemberKey>,
     filed: Filed,
     dirty: bool,
+    /// Whether it is among those with something for other shards.
+    is_relaying: bool,
 }
 
 struct Member {
@@ -205,6 +221,7 @@ pub struct Shard {
     timers: Timers<Owner>,
     dirty_rooms: Vec<RoomKey>,
     handshakes: Handshakes,
+    relaying_rooms: Vec<RoomKey>,
     control: VecDeque<Control>,
     /// The control datagram that is being handed out.
     control_datagram: Vec<u8>,
@@ -233,6 +250,7 @@ impl Shard {
             timers: Timers::new(),
             dirty_rooms: Vec::new(),
             handshakes: Handshakes::default(),
+            relaying_rooms: Vec::new(),
             control: VecDeque::new(),
             control_datagram: Vec::new(),
             runs: Runs::new(),
@@ -260,6 +278,12 @@ impl Shard {
             }
             ShardCommand::Publish { peer, ups } => {
                 self.with_room_of(peer, |room, key| room.publish(now, key, &ups));
+            }
+            ShardCommand::Parts { room, revision, others, is_lead } => {
+                if let Some(&key) = self.room_by_id.get(&room) {
+                    self.rooms[key].room.set_parts(now, revision, &others, is_lead);
+                    self.after_room(key);
+                }
             }
             ShardCommand::View { peer, slots } => {
                 self.with_room_of(peer, |room, key| room.view(now, key, &slots));
@@ -337,6 +361,27 @@ impl Shard {
         }
     }
 
+    /// Takes in what another shard says about a room that both have a part of.
+    pub fn handle_relay(&mut self, now: Instant, from: u16, batch: &Batch) {
+        self.now = now;
+        let Some(&key) = self.room_by_id.get(&batch.room()) else {
+            self.counters.relay_unknown += batch.len() as u64;
+            return;
+        };
+        self.rooms[key].room.handle_relay(now, from, batch);
+        self.after_room(key);
+    }
+
+    /// Takes in that another shard has begun anew, and all that it had is gone.
+    pub fn handle_shard_ended(&mut self, now: Instant, shard: u16) {
+        self.now = now;
+        let keys: Vec<RoomKey> = self.rooms.keys().collect();
+        for key in keys {
+            self.rooms[key].room.end_part(now, shard);
+            self.after_room(key);
+        }
+    }
+
     /// Takes in that time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
@@ -391,6 +436,18 @@ impl Shard {
             contents: self.runs.contents(run),
             segment_bytes: run.segment_bytes,
         })
+    }
+
+    /// Hands what waits for other shards to `carry`, with the index of each. To be called after anything was taken in,
+    /// and after [`Shard::poll_output`] has answered `None`.
+    pub fn relay(&mut self, carry: &mut dyn FnMut(u16, Batch) -> Carried) {
+        let (rooms, now) = (&mut self.rooms, self.now);
+        self.relaying_rooms.retain(|&key| {
+            let Some(entry) = rooms.get_mut(key) else { return false };
+            entry.room.relay(now, carry);
+            entry.is_relaying = entry.room.has_relays();
+            entry.is_relaying
+        });
     }
 
     /// The next thing signaling should hear.
@@ -460,6 +517,10 @@ impl Shard {
             };
             let Some(peer) = entry.room.poll_dirty() else {
                 entry.dirty = false;
+                if !entry.is_relaying && entry.room.has_relays() {
+                    entry.is_relaying = true;
+                    self.relaying_rooms.push(room_key);
+                }
                 // What a full line held back has a time to leave at.
                 self.timers.file(Owner::Room(room_key), &mut entry.filed, entry.room.poll_timeout());
                 self.dirty_rooms.pop();
@@ -527,6 +588,7 @@ impl Shard {
                 members: SecondaryMap::new(),
                 filed: Filed::default(),
                 dirty: false,
+                is_relaying: false,
             })
         });
         let entry = &mut self.rooms[room_key];
@@ -665,6 +727,10 @@ impl Shard {
             self.events.push_back(event);
         }
         self.timers.file(Owner::Room(key), &mut entry.filed, entry.room.poll_timeout());
+        if !entry.is_relaying && entry.room.has_relays() {
+            entry.is_relaying = true;
+            self.relaying_rooms.push(key);
+        }
         if !entry.dirty {
             entry.dirty = true;
             self.dirty_rooms.push(key);

@@ -81,5 +81,13 @@ counters! {
         switches,
         /// Of them those that began with a key frame of before, without waiting for another.
         replays,
+        /// Packets relayed to other parts of the room, once for each part.
+        relayed_out,
+        /// Packets that came from other parts of the room.
+        relayed_in,
+        /// Packets not relayed since too many waited for their part.
+        dropped_relay_full,
+        /// Relayed packets of streams that are not known here, or no longer.
+        dropped_relay_unknown,
     }
 }

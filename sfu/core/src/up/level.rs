@@ -46,6 +46,17 @@ impl Level {
         }
     }
 
+    /// Takes what another part of the room has measured.
+    pub fn follow(&mut self, loudness_256: i32, is_speaking: bool) {
+        (self.loudness_256, self.is_speaking) = (loudness_256, is_speaking);
+    }
+
+    /// Takes a packet's loudness that another part of the room has measured.
+    pub fn follow_packet(&mut self, loudness_256: i32) {
+        self.loudness_256 = loudness_256;
+        self.is_speaking = self.db() >= self.speaking_from_db();
+    }
+
     /// Silence at once: the publisher says it is muted.
     pub fn silence(&mut self) {
         *self = Self::default();
@@ -54,8 +65,16 @@ impl Level {
     fn move_towards(&mut self, loudness: i32) {
         let difference = loudness * 256 - self.loudness_256;
         self.loudness_256 += if difference > 0 { difference / 3 } else { difference / 40 };
-        let from = if self.is_speaking { SPEAKING_TO_DB } else { SPEAKING_FROM_DB };
-        self.is_speaking = self.db() >= from;
+        self.is_speaking = self.db() >= self.speaking_from_db();
+    }
+
+    fn speaking_from_db(&self) -> i32 {
+        if self.is_speaking { SPEAKING_TO_DB } else { SPEAKING_FROM_DB }
+    }
+
+    /// Loudness in 1/256 dB above silence.
+    pub fn loudness_256(&self) -> i32 {
+        self.loudness_256
     }
 
     /// Loudness in dB above silence, 0 to 127.

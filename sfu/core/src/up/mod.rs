@@ -14,6 +14,7 @@ pub mod reception;
 use crate::{
     bwe::{allocate::Price, meter::Meter},
     negotiate::{ExtensionIds, Rid, UpDescription},
+    relay::{LayerAsk, LayerFacts, UpFacts},
     room::PeerKey,
     rtp::{Clock, header::Packet, sequence::Sequence},
 };
@@ -133,6 +134,21 @@ pub struct Layer {
     pub cap: Cap,
     /// What those who watch it can carry of it, as far as the running tick has found out.
     pub demand: Demand,
+    /// What other parts of the room ask of it.
+    pub asked: Vec<Asked>,
+}
+
+/// What another part of the room asks of a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Which part.
+    pub shard: u16,
+    /// What.
+    pub ask: LayerAsk,
+    /// The loss that those who listen there suffer after all repair, in 1/256.
+    pub suffered: u8,
+    /// When it was last said.
+    pub at: Instant,
 }
 
 /// What those who watch a layer can carry of it, bit/s; infinite for all that it takes.
@@ -142,9 +158,34 @@ pub struct Demand {
     most: Option<(f64, SlotRef)>,
     /// The most of anyone else.
     next_bps: Option<f64>,
+    /// The most of anyone on another part of the room.
+    elsewhere_bps: Option<f64>,
+}
+
+/// The more of two that may not be there.
+pub fn most(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.max(b)),
+        (a, b) => a.or(b),
+    }
 }
 
 impl Demand {
+    /// Nobody here watches.
+    pub fn elsewhere(bps: Option<f64>) -> Self {
+        Self { elsewhere_bps: bps, ..Self::default() }
+    }
+
+    /// Takes what one on another part can carry.
+    pub fn add_elsewhere(&mut self, bps: Option<f64>) {
+        self.elsewhere_bps = most(self.elsewhere_bps, bps);
+    }
+
+    /// The most that anyone on this part can carry; `None` if nobody here watches.
+    pub fn here_bps(&self) -> Option<f64> {
+        self.most.map(|(bps, _)| bps)
+    }
+
     /// Takes what one can carry.
     pub fn add(&mut self, bps: f64, by: SlotRef) {
         match self.most {
@@ -162,12 +203,13 @@ impl Demand {
 
     /// The most that anyone can carry; `None` if nobody watches.
     pub fn most_bps(&self) -> Option<f64> {
-        self.most.map(|(bps, _)| bps)
+        most(self.here_bps(), self.elsewhere_bps)
     }
 
     /// The most that anyone else can carry.
     pub fn of_others_bps(&self, by: SlotRef) -> Option<f64> {
-        self.most.and_then(|(bps, whose)| if whose == by { self.next_bps } else { Some(bps) })
+        let here = self.most.and_then(|(bps, whose)| if whose == by { self.next_bps } else { Some(bps) });
+        most(here, self.elsewhere_bps)
     }
 }
 
@@ -201,6 +243,31 @@ impl Layer {
             self.bps = self.heard_bps;
         }
         has_died
+    }
+
+    /// Whether packets of it go to anyone, here or on another part.
+    pub fn is_taken(&self) -> bool {
+        !self.subscribers.is_empty() || self.asked.iter().any(|asked| asked.ask.is_taken)
+    }
+
+    /// What a tick does for it where nobody receives it (any more): no key frame is wanted, no memory is needed.
+    pub fn rest(&mut self, now: Instant) {
+        if !self.is_taken() {
+            self.gate.satisfy();
+        }
+        if !self.subscribers.is_empty() {
+            self.left_at = Some(now);
+        } else if self.left_at.is_none_or(|at| now.saturating_duration_since(at) >= LIVE_FOR) {
+            self.history.release();
+        }
+    }
+
+    /// Takes what another part asks of it.
+    pub fn ask(&mut self, asked: Asked) {
+        self.asked.retain(|other| other.shard != asked.shard);
+        if asked.ask != LayerAsk::default() {
+            self.asked.push(asked);
+        }
     }
 
     /// Takes what came lately, in bit/s, at a tick.
@@ -240,6 +307,10 @@ pub struct UpStream {
     /// When each was last waited for in vain; `None` once it comes.
     missed_at: [Option<Instant>; LAYERS_MAX],
     is_wanted_told: bool,
+    /// Differs from one description of its layers to the next.
+    pub generation: u32,
+    /// What another part of the room tells of each layer, where its publisher lives there.
+    told: Option<Box<[Option<LayerFacts>; LAYERS_MAX]>>,
 }
 
 /// How quickly a layer's rate follows what comes, at each tick: a key frame alone does not make a layer dear.
@@ -261,12 +332,22 @@ impl UpStream {
     fn new(description: &UpDescription) -> Self {
         let layers = description.rids.len().clamp(1, LAYERS_MAX);
         Self {
-            kind: description.kind,
-            mid: description.mid.clone(),
             payload_type: description.payload_type,
             rtx_payload_type: description.rtx_payload_type,
             red_payload_type: description.red_payload_type,
             rids: description.rids.iter().take(LAYERS_MAX).cloned().collect(),
+            ..Self::of(description.kind, description.mid.clone(), layers)
+        }
+    }
+
+    fn of(kind: UpKind, mid: Mid, layers: usize) -> Self {
+        Self {
+            kind,
+            mid,
+            payload_type: 0,
+            rtx_payload_type: None,
+            red_payload_type: None,
+            rids: SmallVec::new(),
             layers: (0..layers).map(|_| Layer::default()).collect(),
             is_active: false,
             height_px: 0,
@@ -277,7 +358,24 @@ impl UpStream {
             unwanted_since: [None; LAYERS_MAX],
             missed_at: [None; LAYERS_MAX],
             is_wanted_told: false,
+            generation: 0,
+            told: None,
         }
+    }
+
+    /// What another part of the room tells of a layer; `None` if the publisher lives here.
+    pub fn told(&self, layer: usize) -> Option<&LayerFacts> {
+        self.told.as_ref()?.get(layer)?.as_ref()
+    }
+
+    /// Whether its publisher is asked for less of a layer than that takes.
+    pub fn is_capped(&self, layer: usize) -> bool {
+        self.told(layer).map_or_else(|| self.layers[layer].cap.told_bps().is_some(), |told| told.is_capped)
+    }
+
+    /// The height of its tallest layer in pixels; 0 if unknown.
+    pub fn height_px(&self) -> u16 {
+        self.height_px
     }
 
     /// What a layer takes, bit/s: as measured, or as usual before it was.
@@ -300,6 +398,9 @@ impl UpStream {
 
     /// What a layer costs a line that is to carry it, bit/s.
     pub fn price(&self, now: Instant, layer: usize) -> Price {
+        if let Some(told) = self.told(layer) {
+            return told.price;
+        }
         let rate_bps = self.rate_bps(layer);
         let full_bps = |layer: usize| match self.layers[layer].cap.full_bps() {
             0.0 => self.rate_bps(layer).max(self.usual_bps(layer)),
@@ -331,6 +432,9 @@ impl UpStream {
 
     /// Whether a layer that is had already is to be asked for less rather than given up.
     pub fn is_trusted(&self, now: Instant, layer: usize) -> bool {
+        if let Some(told) = self.told(layer) {
+            return told.is_trusted;
+        }
         self.is_obedient(now, layer) || self.layers.iter().all(|layer| layer.cap.is_trusted(now))
     }
 
@@ -364,11 +468,16 @@ impl UpStream {
     /// Whether a layer did not come when it was last waited for: its publisher's browser, line or processor does not
     /// give it.
     pub fn is_missing(&self, layer: usize) -> bool {
-        !self.layers[layer].is_live && self.missed_at[layer].is_some()
+        let is_missed =
+            self.told(layer).map_or_else(|| self.missed_at[layer].is_some(), |told| told.is_missing);
+        !self.layers[layer].is_live && is_missed
     }
 
     /// Whether it makes sense to ask for a layer: it comes, or it was not waited for in vain a short time ago.
     pub fn may_come(&self, now: Instant, layer: usize) -> bool {
+        if let Some(told) = self.told(layer) {
+            return told.may_come;
+        }
         let is_recent = |at: Instant| now.saturating_duration_since(at) < MISSED_FOR;
         self.layers[layer].is_live || !self.missed_at[layer].is_some_and(is_recent)
     }
@@ -463,6 +572,17 @@ pub struct Publisher {
     is_at_rest: bool,
     /// Arrivals for the publisher's bandwidth estimate.
     pub feedback: Feedback,
+    /// How often layers were described.
+    generations: u32,
+}
+
+/// What changed with what another part of the room told of an up.
+#[derive(Debug, Default)]
+pub struct Retold {
+    /// The up whose layers are gone, so that whoever subscribed starts over.
+    pub replaced: Option<UpStream>,
+    /// Whether watchers have to look again.
+    pub has_changed: bool,
 }
 
 impl Publisher {
@@ -489,6 +609,8 @@ impl Publisher {
                 }
                 _ => {
                     let mut up = UpStream::new(description);
+                    self.generations += 1;
+                    up.generation = self.generations;
                     if let Some((is_active, height_px)) = self.said[kind as usize] {
                         (up.is_active, up.height_px) = (is_active, height_px);
                     }
@@ -506,6 +628,35 @@ impl Publisher {
             }
         }
         replaced
+    }
+
+    /// Takes what another part of the room tells of an up; `None` if there is none.
+    pub fn retell(&mut self, kind: UpKind, facts: Option<&UpFacts>) -> Retold {
+        let place = &mut self.ups[kind as usize];
+        let Some(facts) = facts.filter(|facts| !facts.layers.is_empty()) else {
+            let replaced = place.take();
+            return Retold { has_changed: replaced.is_some(), replaced };
+        };
+        let is_same =
+            |up: &&mut UpStream| up.generation == facts.generation && up.layers.len() == facts.layers.len();
+        let mut retold = Retold::default();
+        if place.as_mut().filter(is_same).is_none() {
+            // No line carries it here; the tag is never looked at.
+            let mid = Mid::new("0").expect("a digit is a token");
+            retold.replaced = place.replace(UpStream::of(kind, mid, facts.layers.len()));
+            retold.has_changed = true;
+        }
+        let Some(up) = place else { return retold };
+        up.is_active = true;
+        up.generation = facts.generation;
+        retold.has_changed |= std::mem::replace(&mut up.height_px, facts.height_px) != facts.height_px;
+        up.level.follow(facts.loudness_256, facts.is_speaking);
+        let told = up.told.get_or_insert_default();
+        for ((layer, told), facts) in up.layers.iter_mut().zip(told.iter_mut()).zip(&facts.layers) {
+            retold.has_changed |= std::mem::replace(&mut layer.is_live, facts.is_live) != facts.is_live;
+            *told = Some(*facts);
+        }
+        retold
     }
 
     /// Takes the publisher's own word on one kind; `None` means not active. True if anything changed.
@@ -569,7 +720,7 @@ impl Publisher {
     pub fn rest(&mut self, is_alone: bool) {
         let is_still = |layer: &Layer| {
             !layer.is_live
-                && layer.subscribers.is_empty()
+                && !layer.is_taken()
                 && !layer.gate.is_wanted()
                 && layer.history.memory_bytes() == 0
                 && layer.reception.ask_at().is_none()

@@ -7,6 +7,7 @@
 )]
 
 pub mod line;
+pub mod span;
 
 use asamblea_seam::{Event, Mid, PeerId, RoomId, SlotWish, Up, UpKind, UpState};
 use asamblea_sfu_core::{
@@ -63,6 +64,8 @@ pub struct Person {
 
 pub struct Meeting {
     pub now: Instant,
+    /// The number of the first person; others count on from there.
+    pub first: usize,
     pub room: Room,
     pub people: Vec<Person>,
     pub speakers: Vec<Vec<PeerId>>,
@@ -159,6 +162,7 @@ impl Meeting {
         configure(&mut config);
         Self {
             now,
+            first: 0,
             room: Room::new(now, RoomId(1), seed, config),
             people: Vec::new(),
             speakers: Vec::new(),
@@ -169,13 +173,14 @@ impl Meeting {
     /// Someone joins, connects, and turns on microphone and camera (720 lines).
     pub fn join(&mut self, audio_slots: u32, video_slots: u32) -> usize {
         let place = self.people.len();
-        let id = PeerId(place as u64 + 1);
-        let description = description(place as u32, audio_slots, video_slots);
+        let number = self.first + place;
+        let id = PeerId(number as u64 + 1);
+        let description = description(number as u32, audio_slots, video_slots);
         let key = self.room.join(self.now, id);
         self.room.describe(self.now, key, &description);
         self.room.publish(self.now, key, &publishing(true, true));
         self.room.set_connected(self.now, key, true);
-        let base = 10 + place as u32 * 100;
+        let base = 10 + number as u32 * 100;
         self.people.push(Person {
             id,
             key,

@@ -19,6 +19,7 @@ pub(crate) fn start(shards: usize) -> (MediaPlane, mpsc::Receiver<Event>) {
         bind: "[::]:0".parse().unwrap(),
         public_addresses: vec!["203.0.113.5".parse().unwrap()],
         shards,
+        members_per_shard: 3,
         pad_runs: false,
         turn_secret: [7; 32],
         events: Box::new(move |event| {
@@ -200,6 +201,45 @@ fn rooms_go_where_fewest_peers_are_and_keep_their_peers_together() {
 }
 
 #[test]
+fn a_room_that_outgrows_a_shard_goes_on_where_fewest_peers_are() {
+    let (plane, _events) = start(2);
+    join(&plane, RoomId(2), PeerId(100));
+    let shard_of = |peer| plane.places.of(PeerId(peer)).map(|place| place.shard);
+    for peer in 1..=7 {
+        join(&plane, RoomId(1), PeerId(peer));
+    }
+    assert_eq!(shard_of(100), Some(0));
+    let shards: Vec<_> = (1..=7).map(|peer| shard_of(peer).unwrap()).collect();
+    assert_eq!(shards, [1, 1, 1, 0, 0, 0, 1], "three together, then each where there is most room");
+    let parts = |has_changed| {
+        plane
+            .places
+            .parts_to_tell(RoomId(1), has_changed)
+            .map(|(revision, parts)| (revision, parts.into_vec()))
+    };
+    let (first, told) = parts(true).unwrap();
+    assert_eq!(told, [1, 0]);
+    assert_eq!(parts(false), None, "no news");
+    for peer in 4..=6 {
+        plane.handle(Command::Leave { peer: PeerId(peer) });
+    }
+    let (second, told) = parts(true).unwrap();
+    assert_eq!(told, [1]);
+    assert!(second > first);
+    join(&plane, RoomId(1), PeerId(8));
+    assert_eq!(parts(true).unwrap().1, [1, 0]);
+    // With its shard it is gone; the next who comes has the others told.
+    forgetting_the_lost(0, plane.places.clone(), plane.events.clone())(Event::Lost {
+        peers: vec![PeerId(8)],
+    });
+    assert_eq!(parts(false).unwrap().1, [1]);
+    for peer in [1, 2, 3, 7] {
+        plane.handle(Command::Leave { peer: PeerId(peer) });
+    }
+    assert!(!plane.places.rooms.contains_key(&RoomId(1)));
+}
+
+#[test]
 fn who_is_lost_with_a_shard_is_no_longer_joined() {
     let (plane, events) = start(2);
     join(&plane, RoomId(1), PeerId(1));
@@ -225,6 +265,7 @@ fn stopping_frees_the_port_and_may_be_repeated() {
             bind,
             public_addresses: vec![],
             shards: 1,
+            members_per_shard: 0,
             pad_runs: false,
             turn_secret: [7; 32],
             events: Box::new(|_| {}),

@@ -1,6 +1,7 @@
 //! The loop with a scripted heart, over the real kernel.
 
 use super::*;
+use crate::crossing::{BATCHES_MAX, crossings};
 use crate::listener::{Gate, Listener};
 use crate::port;
 use asamblea_sfu_core::transport::stun::StunDrop;
@@ -19,6 +20,8 @@ struct Script {
     outputs: VecDeque<Scripted>,
     current: Vec<u8>,
     events: VecDeque<Event>,
+    relays: Vec<u16>,
+    listens: bool,
     deadline: Option<(Instant, PeerId)>,
 }
 
@@ -40,6 +43,10 @@ enum Tell {
     WakeAfter(Duration, PeerId),
     Open(SocketAddr),
     Close(PathId),
+    /// Say when another shard has ended.
+    Listen,
+    /// Something to another shard.
+    Relay(u16),
     Send(PathId, Vec<u8>, usize),
     /// So many datagrams after a pause.
     SendMany(PathId, usize, Pause),
@@ -66,6 +73,8 @@ impl Heart for Script {
                 self.outputs.push_back(Scripted::Open(PathId(self.paths), remote.into()));
                 self.paths += 1;
             }
+            Tell::Listen => self.listens = true,
+            Tell::Relay(to) => self.relays.push(to),
             Tell::Close(path) => self.outputs.push_back(Scripted::Close(path)),
             Tell::Send(path, contents, segment) => {
                 self.outputs.push_back(Scripted::Send(path, contents, segment));
@@ -93,6 +102,17 @@ impl Heart for Script {
     }
     fn handle_path_failed(&mut self, _: Instant, path: PathId) {
         self.events.push_back(Event::Connected { peer: PeerId(1_000 + path.0) });
+    }
+    fn handle_relay(&mut self, _: Instant, from: u16, _: &Batch) {
+        self.events.push_back(connected(2_000 + u64::from(from)));
+    }
+    fn handle_shard_ended(&mut self, _: Instant, shard: u16) {
+        if self.listens {
+            self.events.push_back(connected(3_000 + u64::from(shard)));
+        }
+    }
+    fn relay(&mut self, carry: &mut dyn FnMut(u16, Batch) -> BatchCarried) {
+        self.relays.retain(|to| matches!(carry(*to, Batch::default()), BatchCarried::Refused(_)));
     }
     fn handle_timeout(&mut self, now: Instant) {
         if let Some((_, peer)) = self.deadline.take_if(|(at, _)| *at <= now) {
@@ -154,8 +174,11 @@ fn bench(bind: &str, shards: u16) -> Bench {
     let sink: EventSink = Arc::new(move |event| {
         let _ = sender.send(event);
     });
-    let shards: Vec<_> = (0..shards)
-        .map(|index| ShardThread::start(index, port, |_| Script::default(), sink.clone()).unwrap())
+    let shards: Vec<_> = (0..)
+        .zip(crossings(shards))
+        .map(|(index, crossing)| {
+            ShardThread::start(index, port, |_| Script::default(), sink.clone(), crossing).unwrap()
+        })
         .collect();
     let listener =
         Listener::start(sockets, ByFirstWord, shards.iter().map(ShardThread::checks).collect(), None)
@@ -444,4 +467,53 @@ fn a_command_that_comes_while_a_batch_goes_out_is_carried_out_after_it() {
     bench.shards[0].send(Tell::Say(PeerId(7)));
     go.send(()).unwrap();
     bench.expect(&connected(7));
+}
+
+#[test]
+fn a_shard_that_sleeps_is_woken_by_what_another_has_for_it() {
+    let bench = bench("127.0.0.1:0", 2);
+    for _ in 0..200 {
+        bench.shards[0].send(Tell::Relay(1));
+        bench.expect(&connected(2_000));
+        bench.shards[1].send(Tell::Relay(0));
+        bench.expect(&connected(2_001));
+    }
+}
+
+#[test]
+fn what_a_busy_shard_has_no_room_for_waits_with_its_sender() {
+    let bench = bench("127.0.0.1:0", 2);
+    let (go, may_go) = mpsc::channel();
+    bench.shards[1].send(Tell::WaitFor(may_go));
+    let count = BATCHES_MAX + 50;
+    for _ in 0..count {
+        bench.shards[0].send(Tell::Relay(1));
+    }
+    bench.shards[0].send(Tell::Say(PeerId(5)));
+    bench.expect(&connected(5)); // who sends does not wait for who is busy
+    go.send(()).unwrap();
+    let mut left = count;
+    bench.until("all of it comes", || {
+        // Any turn of the sender's will do.
+        bench.shards[0].send(Tell::Say(PeerId(6)));
+        while bench.events.recv_timeout(PATIENCE) == Ok(connected(2_000)) {
+            left -= 1;
+        }
+        left == 0
+    });
+}
+
+#[test]
+fn a_shard_that_panicked_says_so_to_the_others() {
+    let bench = bench("127.0.0.1:0", 3);
+    for shard in [0, 2] {
+        bench.shards[shard].send(Tell::Listen);
+        bench.shards[shard].send(Tell::Say(PeerId(1)));
+        bench.expect(&connected(1)); // it has been told
+    }
+    bench.shards[1].send(Tell::Panic);
+    bench.expect(&connected(3_001));
+    bench.expect(&connected(3_001));
+    bench.shards[0].send(Tell::Relay(1));
+    bench.expect(&connected(2_000)); // and is there again
 }
