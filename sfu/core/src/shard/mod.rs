@@ -9,24 +9,23 @@
 //! its buffers have grown.
 
 mod handshakes;
+mod output;
 mod runs;
 mod timers;
 
 pub use runs::{RUN_BYTES_MAX, RUN_SEGMENTS_MAX};
 
 use crate::demux::{Kind, classify};
-use crate::egress::Egress;
 use crate::negotiate::{IceCredentials, MediaDescription};
-use crate::relay::{Batch, Carried};
+use crate::relay::Batch;
 use crate::room::{PeerKey, Room, RoomConfig};
 use crate::stats::RoomCounters;
-use crate::transport::srtp::Srtp;
 use crate::transport::stun::Request;
 use crate::transport::{Described, Identity, PathId, Remote, Transport, TransportEvent, TransportOutput};
 use arrayvec::ArrayVec;
 use asamblea_seam::{Event, PeerId, RoomId, SlotWish, UpState};
 use handshakes::Handshakes;
-use runs::{Run, Runs};
+use runs::Runs;
 use slotmap::{Key, KeyData, SecondaryMap, SlotMap, new_key_type};
 use smallvec::SmallVec;
 use std::collections::{HashMap, VecDeque};
@@ -413,166 +412,6 @@ impl Shard {
             }
         }
     }
-}
-
-/// Giving things out.
-impl Shard {
-    /// The next thing the shell has to do, in the order in which it has to be done.
-    pub fn poll_output(&mut self) -> Option<Output<'_>> {
-        if let Some(control) = self.control.pop_front() {
-            return Some(match control {
-                Control::Open { path, remote } => Output::OpenPath { path, remote },
-                Control::Close { path } => Output::ClosePath { path },
-                Control::Transmit { path, datagram } => {
-                    self.control_datagram = datagram;
-                    let segment_bytes = self.control_datagram.len();
-                    Output::Transmit { path, contents: &self.control_datagram, segment_bytes }
-                }
-            });
-        }
-        let run = self.next_run()?;
-        Some(Output::Transmit {
-            path: run.path,
-            contents: self.runs.contents(run),
-            segment_bytes: run.segment_bytes,
-        })
-    }
-
-    /// Hands what waits for other shards to `carry`, with the index of each. To be called after anything was taken in,
-    /// and after [`Shard::poll_output`] has answered `None`.
-    pub fn relay(&mut self, carry: &mut dyn FnMut(u16, Batch) -> Carried) {
-        let (rooms, now) = (&mut self.rooms, self.now);
-        self.relaying_rooms.retain(|&key| {
-            let Some(entry) = rooms.get_mut(key) else { return false };
-            entry.room.relay(now, carry);
-            entry.is_relaying = entry.room.has_relays();
-            entry.is_relaying
-        });
-    }
-
-    /// The next thing signaling should hear.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
-    }
-
-    /// When to call [`Shard::handle_timeout`] at the latest.
-    pub fn poll_timeout(&self) -> Option<Wake> {
-        if self.handshakes.is_waiting() {
-            return Some(Wake { at: self.now, reason: WakeReason::Transport });
-        }
-        let (at, owner) = self.timers.earliest()?;
-        let reason = match owner {
-            Owner::Transport(_) => WakeReason::Transport,
-            Owner::Room(_) => WakeReason::Room,
-        };
-        Some(Wake { at, reason })
-    }
-
-    /// What has been counted so far.
-    pub fn counters(&self) -> ShardCounters {
-        self.counters
-    }
-
-    /// What its rooms have counted so far, those that have ended among them. Walks all rooms: for now and then.
-    pub fn room_counters(&self) -> RoomCounters {
-        let mut sum = self.ended;
-        for entry in self.rooms.values() {
-            sum += *entry.room.counters();
-        }
-        sum
-    }
-
-    /// How many peers are joined.
-    pub fn peer_count(&self) -> usize {
-        self.members.len()
-    }
-
-    /// The next run of the batch.
-    fn next_run(&mut self) -> Option<Run> {
-        loop {
-            if let Some(run) = self.runs.take_next() {
-                self.counters.runs_out += 1;
-                self.counters.packets_out += run.segments as u64;
-                return Some(run);
-            }
-            self.runs.clear();
-            if !self.gather() {
-                self.runs.rest();
-                self.handshakes.begin_turn();
-                return None;
-            }
-            self.runs.grow();
-        }
-    }
-
-    /// Flushes those who have something to send, one after another, until the batch has its fill. False if nobody had.
-    fn gather(&mut self) -> bool {
-        let mut has_flushed = false;
-        while !self.runs.is_full()
-            && let Some(&room_key) = self.dirty_rooms.last()
-        {
-            let Some(entry) = self.rooms.get_mut(room_key) else {
-                self.dirty_rooms.pop();
-                continue;
-            };
-            let Some(peer) = entry.room.poll_dirty() else {
-                entry.dirty = false;
-                if !entry.is_relaying && entry.room.has_relays() {
-                    entry.is_relaying = true;
-                    self.relaying_rooms.push(room_key);
-                }
-                // What a full line held back has a time to leave at.
-                self.timers.file(Owner::Room(room_key), &mut entry.filed, entry.room.poll_timeout());
-                self.dirty_rooms.pop();
-                continue;
-            };
-            has_flushed = true;
-            let member = entry.members.get(peer).and_then(|&key| self.members.get_mut(key));
-            let way = member.and_then(|member| {
-                let path = member.transport.send_path()?;
-                Some((path, member.transport.srtp()?))
-            });
-            match way {
-                Some((path, srtp)) => {
-                    self.runs.turn_to(path);
-                    entry.room.flush(self.now, peer, &mut Sealer { srtp, runs: &mut self.runs });
-                }
-                // Flushed all the same: the room counts on it before it names the peer again.
-                None => entry.room.flush(self.now, peer, &mut Nowhere),
-            }
-        }
-        has_flushed
-    }
-}
-
-/// Seals what a room sends to one subscriber.
-struct Sealer<'a> {
-    srtp: &'a mut Srtp,
-    runs: &'a mut Runs,
-}
-
-impl Egress for Sealer<'_> {
-    fn rtp(&mut self, extended_sequence: u64, write: impl FnOnce(&mut [u8]) -> usize) {
-        self.runs.push(|buffer| {
-            let plaintext_bytes = write(buffer);
-            self.srtp.seal_rtp(buffer, plaintext_bytes, extended_sequence)
-        });
-    }
-
-    fn rtcp(&mut self, write: impl FnOnce(&mut [u8]) -> usize) {
-        self.runs.push(|buffer| {
-            let plaintext_bytes = write(buffer);
-            self.srtp.seal_rtcp(buffer, plaintext_bytes)
-        });
-    }
-}
-
-/// Takes what a room sends to a subscriber that has no path at the moment: lost, as on any broken line.
-struct Nowhere;
-
-impl Egress for Nowhere {
-    fn rtp(&mut self, _extended_sequence: u64, _write: impl FnOnce(&mut [u8]) -> usize) {}
-    fn rtcp(&mut self, _write: impl FnOnce(&mut [u8]) -> usize) {}
 }
 
 /// Inside.

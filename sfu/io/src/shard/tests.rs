@@ -1,12 +1,19 @@
 //! The loop with a scripted heart, over the real kernel.
 
-use super::*;
+use super::{turn::SENDS_BEFORE_LOOK, *};
 use crate::crossing::{BATCHES_MAX, crossings};
 use crate::listener::{Gate, Listener};
 use crate::port;
+use asamblea_sfu_core::relay::{Batch, Carried as BatchCarried};
+use asamblea_sfu_core::shard::Output;
+use asamblea_sfu_core::stats::RoomCounters;
 use asamblea_sfu_core::transport::stun::StunDrop;
+use asamblea_sfu_core::transport::{PathId, Remote};
+use std::collections::VecDeque;
 use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::sync::mpsc;
+use std::time::Duration;
 
 /// A datagram that asks how many outputs have not been given out yet.
 const HOW_MANY_WAIT: &[u8] = b"how many wait";
