@@ -4,14 +4,13 @@
 //!
 //! `sfu/core/tests/hostile_feedback.rs` has the same of one room in virtual time, byte for byte.
 
-use asamblea::{Bridge, Config};
+mod watched;
+
+use asamblea::Config;
 use asamblea_sfu_core::stats::RoomCounters;
 use asamblea_sfu_core::up::gate;
-use asamblea_sfu_io::plane;
 use asamblea_tests::bot::{Bot, BotConfig, Seen};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv6Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// Lies that go out at once, and how often: with a packet of a voice every 20 ms between them, 10^4 compounds a second
@@ -238,30 +237,12 @@ async fn flows(bots: &[&Bot]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_one_of_four_says_of_their_line_the_others_miss_nothing() {
-    let slot = Arc::new(OnceLock::new());
-    let plane = Arc::clone(&slot);
-    let config = Config { port: 0, ..Config::default() };
-    let bridge = Bridge::start_with(config, move |_, port, sink| {
-        let started = plane::MediaPlane::start(plane::Config {
-            bind: SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
-            public_addresses: Vec::new(),
-            shards: 1,
-            take_over: false,
-            members_per_shard: 0,
-            pad_runs: true,
-            turn_secret: [7; 32],
-            events: Box::new(move |event| sink(event)),
-        });
-        let started = Arc::new(started.expect("a port that signaling has just taken"));
-        let _ = plane.set(Arc::clone(&started));
-        Ok(started)
-    })
-    .await
-    .expect("the bridge starts");
+    let config = Config { shards: Some(1), members_per_core: 0, ..Config::default() };
+    let (bridge, watched) = watched::bridge(config).await;
     let counters = || {
         let mut sum = RoomCounters::default();
-        for shard in slot.get().expect("it has started").stats().shards {
-            sum += shard.rooms;
+        for (_, rooms) in watched.rooms() {
+            sum += rooms;
         }
         sum
     };

@@ -2,7 +2,7 @@
 //!
 //! Decisions only: packets begin to flow when the layer's next key frame (or, for audio, its next packet) comes.
 
-use super::{PeerKey, Room};
+use super::{PeerKey, Room, sooner};
 use crate::{
     bwe::allocate::Grant,
     rtp::Clock,
@@ -279,7 +279,7 @@ impl Room {
         let Some(layer) = peer.publisher.layer_mut(at.kind, at.layer) else { return };
         let is_time = layer.gate.want(now);
         if let Some(at) = layer.gate.asks_at() {
-            self.ask_at = Some(self.ask_at.map_or(at, |other| other.min(at)));
+            sooner(&mut self.ask_at, at);
         }
         if !is_time {
             return;

@@ -4,7 +4,7 @@
 //! Queued order is sent order where the line carries everything. Where it does not, sound goes first and pictures leave
 //! as fast as the line takes them ([`crate::bwe::pace`]); what waits stays a reference. Nothing is allocated.
 
-use super::{PeerKey, Room};
+use super::{PeerKey, Room, sooner};
 use crate::{
     bwe::Downlink,
     down::{Queued, Subscriber, slot::Slot},
@@ -106,7 +106,7 @@ impl Room {
         if takes <= WAIT_MAX.as_secs_f64() {
             let at = line.may_send_at(now, length_of(first));
             peer.held_until = Some(at);
-            self.release_at = Some(self.release_at.map_or(at, |other| other.min(at)));
+            sooner(&mut self.release_at, at);
             return;
         }
         let mut given_up = Places::new();
@@ -145,7 +145,7 @@ impl Room {
                 peer.held_until = None;
                 self.mark_dirty(key);
             } else {
-                self.release_at = Some(self.release_at.map_or(at, |other| other.min(at)));
+                sooner(&mut self.release_at, at);
             }
         }
     }

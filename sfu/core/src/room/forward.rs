@@ -3,7 +3,7 @@
 //! One table look-up and one copy of the payload a packet; then a few dozen bytes for each subscriber. Nothing
 //! allocates once histories and queues have grown to their size.
 
-use super::{PLIS_MAX, PeerKey, Room};
+use super::{PLIS_MAX, PeerKey, Room, sooner};
 use crate::{
     down::{
         rewrite::Incoming,
@@ -140,7 +140,7 @@ impl Room {
             layer.reception.time(clock.ticks(elapsed), packet.timestamp);
         }
         if let Some(at) = layer.reception.ask_at() {
-            self.repair_at = Some(self.repair_at.map_or(at, |other| other.min(at)));
+            sooner(&mut self.repair_at, at);
         }
         let epoch = layer.reception.epoch();
         let is_beyond_repair = layer.reception.take_beyond_repair();
@@ -305,7 +305,7 @@ impl Room {
                     is_due = true;
                 }
                 if let Some(at) = layer.gate.asks_at() {
-                    self.ask_at = Some(self.ask_at.map_or(at, |other| other.min(at)));
+                    sooner(&mut self.ask_at, at);
                 }
             }
             if is_due {
@@ -338,7 +338,7 @@ impl Room {
                         let _ = beyond_repair.try_push(LayerRef { peer: key, kind, layer: place as u8 });
                     }
                     if let Some(at) = layer.reception.ask_at() {
-                        self.repair_at = Some(self.repair_at.map_or(at, |other| other.min(at)));
+                        sooner(&mut self.repair_at, at);
                     }
                 }
             }

@@ -66,6 +66,11 @@ const PLIS_MAX: usize = 8;
 /// Numbers of audio slots, the largest first.
 type Boundaries = ArrayVec<usize, 4>;
 
+/// Has something due at this moment too: what is due at all is the first of them.
+fn sooner(due_at: &mut Option<Instant>, at: Instant) {
+    *due_at = Some(due_at.map_or(at, |other| other.min(at)));
+}
+
 /// What a room is told once.
 #[derive(Clone, Copy, Debug)]
 pub struct RoomConfig {

@@ -28,8 +28,6 @@ use crate::{
 use arrayvec::ArrayVec;
 use asamblea_seam::{Mid, UpKind};
 use feedback::Feedback;
-#[cfg(test)]
-use std::time::Instant;
 
 /// Most SSRCs bound at one time for one publisher: a microphone, three camera layers and a screen, the video ones with
 /// retransmissions, are nine; the rest is for a browser that changes them.
@@ -348,7 +346,7 @@ impl Publisher {
 
 /// Some moment to count from in tests.
 #[cfg(test)]
-pub(crate) fn test_epoch() -> Instant {
+pub(crate) fn test_epoch() -> std::time::Instant {
     #[allow(clippy::disallowed_methods, reason = "tests need some first moment; nothing depends on which")]
-    Instant::now()
+    std::time::Instant::now()
 }
