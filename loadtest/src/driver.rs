@@ -2,9 +2,9 @@
 //!
 //! It sends what is due before it looks at what arrived, after each socket, so that a fan-out that comes back does
 //! not delay what is to be sent next. How late packets leave is measured, since a driver that is too slow would look
-//! like a server that is.
+//! like a server that is. When packets arrive is what the kernel says, not when the driver came to read them.
 
-use crate::bot::connection::{Counters, Desk};
+use crate::bot::connection::{Counters, Desk, Now};
 use crate::bot::{Bot, BotConfig};
 use crate::peers::Negotiate as _;
 use crate::scenario::Transport;
@@ -22,7 +22,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How often connections are asked whether something is due: ICE, DTLS, reports, feedback, requests.
 const TICK_NS: u64 = 10_000_000;
@@ -54,6 +54,7 @@ pub(crate) struct Driver {
     events: Events,
     timer: OwnedFd,
     timer_at_ns: u64,
+    clock: Clock,
     inbox: Inbox,
     outbox: Vec<Vec<u8>>,
     payload: Vec<u8>,
@@ -107,6 +108,7 @@ impl Driver {
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         let (newcomers_in, newcomers) = channel();
         let waker = Arc::new(Waker::new(poll.registry(), DOOR)?);
+        let clock = Clock::read(&config);
         let message_bytes = if transport.receive_offload { COALESCED_BYTES_MAX } else { 2_048 };
         Ok(Self {
             config,
@@ -119,6 +121,7 @@ impl Driver {
             events: Events::with_capacity(1_024),
             timer,
             timer_at_ns: u64::MAX,
+            clock,
             inbox: Inbox::new(MESSAGES, message_bytes),
             outbox: Vec::new(),
             payload: Vec::new(),
@@ -294,6 +297,7 @@ impl Driver {
                 Err(error) => return Err(error).context("receiving"),
             };
             let now = self.config.now();
+            let clock = self.clock;
             let mut desk = Desk {
                 ledger: &mut self.ledger,
                 sources: &mut self.sources,
@@ -304,6 +308,8 @@ impl Driver {
             for index in 0..count {
                 let message = self.inbox.message(index);
                 let Some(from) = message.remote else { continue };
+                let ns = message.arrived.map_or(now.ns, |arrived| clock.run_ns(arrived).min(now.ns));
+                let now = Now { ns, ..now };
                 for datagram in message.data.chunks(message.segment_bytes) {
                     link.handle_datagram(now, from, datagram, &mut desk)?;
                 }
@@ -334,6 +340,7 @@ impl Driver {
     }
 
     fn handle_tick(&mut self) -> anyhow::Result<()> {
+        self.clock = Clock::read(&self.config);
         for number in 0..self.bots.len() {
             let now = self.config.now();
             let mut desk = Desk {
@@ -364,6 +371,26 @@ impl Driver {
                 let _ = link.flush();
             }
         }
+    }
+}
+
+/// The machine's clock, by which the kernel says when something arrived, beside the run's own.
+#[derive(Clone, Copy)]
+struct Clock {
+    /// Since 1970, when the run began, if the machine's clock had gone as the run's since.
+    epoch: Duration,
+}
+
+impl Clock {
+    /// Read anew at each tick: someone may set the machine's clock.
+    fn read(config: &BotConfig) -> Self {
+        let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self { epoch: since_1970.saturating_sub(Duration::from_nanos(config.now().ns)) }
+    }
+
+    /// A moment on the machine's clock as nanoseconds since the run began.
+    fn run_ns(&self, moment: Duration) -> u64 {
+        moment.saturating_sub(self.epoch).as_nanos() as u64
     }
 }
 
@@ -437,6 +464,13 @@ pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_kernel_stamps_is_found_on_the_runs_clock() {
+        let clock = Clock { epoch: Duration::from_secs(1_700_000_000) };
+        assert_eq!(clock.run_ns(Duration::new(1_700_000_002, 5)), 2_000_000_005);
+        assert_eq!(clock.run_ns(Duration::from_secs(1_699_999_999)), 0, "before the run began");
+    }
 
     #[test]
     fn a_cores_ticks_are_found_by_its_whole_name() {

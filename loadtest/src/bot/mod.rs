@@ -96,6 +96,7 @@ impl Bot {
         let socket = std::net::UdpSocket::bind((self.config.local, 0))?;
         socket.set_nonblocking(true)?;
         rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES)?;
+        batch::enable_arrival_times(socket.as_fd())?;
         if self.config.coalesce {
             batch::enable_coalescing(socket.as_fd())?;
         }

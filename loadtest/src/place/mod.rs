@@ -24,10 +24,12 @@ pub(crate) use process::Process;
 pub(crate) use scratch::Scratch;
 pub(crate) use signals::end_on_signals;
 
+use crate::run::DRIVER_CORE;
 use anyhow::{Context as _, bail};
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -50,8 +52,9 @@ const FIRST_HOME: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 1, 1), Ipv4Addr::new(10
 const UP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Programs that make namespaces and pin processes, each with Debian's package that has it.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("unshare", "util-linux"),
+    ("chrt", "util-linux"),
     ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),
     ("taskset", "util-linux"),
@@ -72,6 +75,7 @@ pub(crate) fn enter() -> anyhow::Result<()> {
     let error = Command::new("unshare")
         .args(flags)
         .arg("--")
+        .args(priority())
         .arg(program)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, std::process::id().to_string())
@@ -92,6 +96,25 @@ fn require_programs() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What makes the tool's first thread, which drives the bots, run before everything else on its core; no thread and no
+/// server that it starts inherits that. Nothing where the kernel refuses, and results say so.
+fn priority() -> &'static [&'static str] {
+    let words = &["chrt", "--fifo", "--reset-on-fork", "1"];
+    let output = Command::new(words[0]).args(&words[1..]).arg("true").output();
+    if output.is_ok_and(|output| output.status.success()) { words } else { &[] }
+}
+
+/// Whether the calling thread has such a priority.
+pub(crate) fn has_priority() -> bool {
+    std::fs::read_to_string("/proc/thread-self/stat").is_ok_and(|stat| is_first_in_first_out(&stat))
+}
+
+/// Whether the policy in such a line is `SCHED_FIFO`, which is 1: proc_pid_stat(5) counts it as the 41st field, and those
+/// behind the name in parentheses begin with the third.
+fn is_first_in_first_out(stat: &str) -> bool {
+    stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(41 - 3)) == Some("1")
 }
 
 /// As root, else through a user namespace, which most kernels let everyone make.
@@ -151,6 +174,19 @@ impl Place {
         homes(FIRST_HOME[usize::from(self.namespace.is_some())]).collect()
     }
 
+    /// Moves the calling thread to where servers run.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) fn move_in(&self) -> anyhow::Result<()> {
+        let Some(namespace) = &self.namespace else { return Ok(()) };
+        let path = format!("/proc/{}/ns/net", namespace.holder.id());
+        let there = std::fs::File::open(path).context("the servers' namespace")?;
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(there.as_fd(), kind)
+            .context("moving to the servers' namespace")
+    }
+
     /// Runs a command in this place, pinned to `core` with all its descendants. What it prints is kept in `log`.
     pub(crate) fn spawn(&self, core: usize, command: Command, log: &Path) -> anyhow::Result<Process> {
         let mut line: Vec<OsString> = Vec::new();
@@ -190,8 +226,26 @@ struct Namespace {
     holder: Child,
 }
 
+/// Cores that deliver what arrives at network devices which are made from now on in a namespace, as a mask in hexadecimal
+/// ("Receive packet steering", Documentation/networking/scaling.rst of Linux; since 6.3 there is a default for each
+/// namespace).
+const DELIVERY: &str = "/proc/sys/net/core/rps_default_mask";
+
+/// Has packets to bots delivered on the driver's core, as people's own machines do it, and not on the sender's, which
+/// is what the kernel does on a veth pair otherwise. Where it cannot, results say so.
+fn deliver_on(core: usize) {
+    let _ = std::fs::write(DELIVERY, format!("{:x}", 1 << core));
+}
+
+/// Whether packets to bots are delivered elsewhere than on the sender's core.
+pub(crate) fn delivers_apart() -> bool {
+    std::fs::read_to_string(DELIVERY)
+        .is_ok_and(|mask| mask.chars().any(|digit| matches!(digit, '1'..='9' | 'a'..='f')))
+}
+
 impl Namespace {
     fn new() -> anyhow::Result<Self> {
+        deliver_on(DRIVER_CORE);
         let mut holder = Command::new("unshare")
             .args(["--net", "--", "sh", "-c", "echo made && exec cat"])
             .stdin(Stdio::piped())

@@ -21,7 +21,10 @@ fn plays_the_tool() {
     let place = if role == "namespace" {
         enter().expect("the tests below tried it");
         end_on_signals().expect("signals");
-        Place::namespace().expect("a namespace")
+        let place = Place::namespace().expect("a namespace");
+        assert!(delivers_apart(), "packets to bots are delivered on the driver's core");
+        assert_eq!(has_main_priority(), !priority().is_empty(), "where the kernel allows it");
+        place
     } else {
         end_on_signals().expect("signals");
         Place::loopback().expect("loopback")
@@ -41,6 +44,12 @@ fn plays_the_tool() {
     let mut word = String::new();
     std::io::stdin().read_line(&mut word).expect("a word or the end");
     assert_ne!(word.trim(), "panic", "as it was told");
+}
+
+/// Of the tool's first thread: a test runs on another, which must not have it.
+fn has_main_priority() -> bool {
+    assert!(!has_priority(), "only the driver runs before others");
+    std::fs::read_to_string("/proc/self/stat").is_ok_and(|stat| is_first_in_first_out(&stat))
 }
 
 fn start(place: &Place, folder: &Scratch) -> Process {

@@ -55,8 +55,8 @@ pub(crate) fn text(results: &Results) -> String {
     }
     let _ = writeln!(
         out,
-        "Median [interval] of the runs that count; the ratio is to {first}, round by round. \"{NULL}\" merely hands \
-         packets on."
+        "Median [interval] of the runs that count; the ratio is to {first}, round by round. \"{NULL}\" is no \
+         server: a thread that seals for each subscriber and sends, and nothing else."
     );
     out.push_str(&storms(results, first));
     out.push_str(&growth::text(results));

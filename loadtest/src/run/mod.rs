@@ -75,7 +75,7 @@ pub(crate) fn run(name: &str, options: &Options) -> anyhow::Result<()> {
     let mut progress = Progress::new(&scenario);
     for (index, row) in scenario.rows.iter().enumerate() {
         progress.say(&row.name(), NULL, 0);
-        let null = outcome(&scenario, null::run(&scenario, row));
+        let null = outcome(&scenario, null::run(&scenario, row, &place));
         progress.note(&null);
         results.entries.push(Entry { row: index, peer: NULL.into(), round: 0, outcome: null });
         for round in 0..scenario.pairs {

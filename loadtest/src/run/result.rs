@@ -3,7 +3,7 @@
 use super::storm::Storm;
 use super::witness::Testimony;
 use crate::bot::secure::Cipher;
-use crate::place::SHARDS;
+use crate::place::{self, SHARDS};
 use crate::scenario::{Limits, Scenario};
 use crate::traffic::ledger::Summary;
 use serde::Serialize;
@@ -196,7 +196,13 @@ fn machine() -> String {
     let model = cpu.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim()));
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("{}, {cores} cores usable, Linux {}", model.unwrap_or("unknown processor"), kernel.trim())
+    let priority = if place::has_priority() { "real-time" } else { "usual" };
+    let model = model.unwrap_or("unknown processor");
+    let delivery = if place::delivers_apart() { "driver's" } else { "sender's" };
+    format!(
+        "{model}, {cores} cores usable, Linux {}, driver at {priority} priority, packets delivered on the {delivery} core",
+        kernel.trim()
+    )
 }
 
 /// A value with an interval.

@@ -104,6 +104,14 @@ impl Stage {
         Self { publishers, subscribers, muted, bots, plans, watchers: row.watchers() }
     }
 
+    /// The same with pictures' packets all of one length, the longest.
+    pub(super) fn with_equal_sizes(mut self) -> Self {
+        for plan in self.plans.iter_mut().filter(|plan| plan.kind == Kind::Video) {
+            plan.payload_bytes.0 = plan.payload_bytes.1;
+        }
+        self
+    }
+
     /// What subscribers should get: one stream of each line.
     pub(crate) fn flows(&self) -> usize {
         let of = |subscriber: &Subscriber| -> usize {

@@ -9,6 +9,7 @@ use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::time::Duration;
 
 /// Most datagrams in one GSO send: `UDP_MAX_SEGMENTS` of the kernels before 6.9; newer ones take 128.
 pub const SEGMENTS_PER_SEND_MAX: usize = 64;
@@ -22,7 +23,7 @@ pub const COALESCED_BYTES_MAX: usize = 65_535;
 /// `SO_ATTACH_REUSEPORT_CBPF` of asm-generic/socket.h; the libc crate has it for Android only.
 const SO_ATTACH_REUSEPORT_CBPF: libc::c_int = 51;
 
-/// Room for the control messages asked for: packet information (20 bytes) and a GRO size (4), with headers.
+/// Room for the control messages asked for: packet information (20 bytes), a GRO size (4) and a time (16), with headers.
 const CONTROL_BYTES: usize = 128;
 
 #[repr(C, align(8))] // as cmsghdr wants it
@@ -53,6 +54,8 @@ pub struct Message<'a> {
     pub remote: Option<SocketAddr>,
     /// The local address it was sent to, where the socket was asked to say so.
     pub local: Option<IpAddr>,
+    /// When it reached the socket, since 1970 on the machine's own clock, where the socket was asked to say so.
+    pub arrived: Option<Duration>,
 }
 
 impl Inbox {
@@ -132,6 +135,7 @@ impl Inbox {
         let length = (header.msg_len as usize).min(self.bytes_each);
         let mut segment_bytes = 0;
         let mut local = None;
+        let mut arrived = None;
         // SAFETY: the kernel filled msg_control with msg_controllen bytes of well-formed control messages, in a
         // buffer aligned for cmsghdr; the CMSG macros stay inside of it and data is read unaligned.
         unsafe {
@@ -150,6 +154,10 @@ impl Inbox {
                         let info = ptr::read_unaligned(data.cast::<libc::in6_pktinfo>());
                         local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
                     }
+                    (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                        let time = ptr::read_unaligned(data.cast::<libc::timespec>());
+                        arrived = Some(Duration::new(time.tv_sec as u64, time.tv_nsec as u32));
+                    }
                     _ => {}
                 }
                 control = libc::CMSG_NXTHDR(&header.msg_hdr, control);
@@ -164,6 +172,7 @@ impl Inbox {
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             remote: socket_address(&self.names[index]),
             local,
+            arrived,
             data: &mut self.data[start..start + length],
         }
     }
@@ -304,6 +313,15 @@ pub fn enable_packet_info(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<(
     }
 }
 
+/// Has the kernel say when each datagram reached the socket; of a run that is handed over whole, its first. The first
+/// who asks on a machine is told when datagrams were read, for some milliseconds.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn enable_arrival_times(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1)
+}
+
 /// Has the kernel give every datagram that no connected socket takes to the first socket bound to this address
 /// and port with `SO_REUSEPORT`, whatever others are bound after it.
 ///
@@ -353,7 +371,7 @@ mod tests {
     use super::*;
     use std::net::UdpSocket;
     use std::os::fd::AsFd;
-    use std::time::{Duration, Instant};
+    use std::time::{Instant, SystemTime};
 
     fn pair() -> (UdpSocket, UdpSocket) {
         let a = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -403,6 +421,36 @@ mod tests {
         assert_eq!(message.segment_bytes, 100);
         assert_eq!(message.data.chunks_mut(message.segment_bytes).count(), 11);
         assert_eq!(message.remote, Some(a.local_addr().unwrap()));
+    }
+
+    #[test]
+    fn the_kernel_says_when_a_datagram_came_and_not_when_it_was_read() {
+        let (a, b) = pair();
+        enable_arrival_times(b.as_fd()).unwrap();
+        let now = || SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        let mut inbox = Inbox::new(4, 100);
+        for with_run in [false, true] {
+            if with_run {
+                enable_coalescing(b.as_fd()).unwrap();
+            }
+            let deadline = Instant::now() + Duration::from_secs(5);
+            loop {
+                let before = now();
+                send(a.as_fd(), &[7; 30], with_run.then_some(10)).unwrap();
+                let after = now();
+                assert!(receive_some(&mut inbox, &b) > 0);
+                let arrived = inbox.message(0).arrived.unwrap();
+                if (before..=after).contains(&arrived) {
+                    break;
+                }
+                // The first who asks on a machine waits for the kernel to begin with it; so long, reading is the time.
+                assert!(Instant::now() < deadline, "{before:?} {arrived:?} {after:?}");
+            }
+        }
+        let (c, d) = pair();
+        c.send(&[1]).unwrap();
+        receive_some(&mut inbox, &d);
+        assert_eq!(inbox.message(0).arrived, None, "nobody asked");
     }
 
     #[test]
