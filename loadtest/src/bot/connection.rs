@@ -85,9 +85,23 @@ impl std::ops::Add for Counters {
     }
 }
 
+/// When a connection had come how far, in ns since the run began.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    /// The server's description was there.
+    pub(crate) described_ns: Option<u64>,
+    /// ICE had a path.
+    pub(crate) path_ns: Option<u64>,
+    /// DTLS had keys.
+    pub(crate) keys_ns: Option<u64>,
+    /// The first packet of media came.
+    pub(crate) media_ns: Option<u64>,
+}
+
 /// See the module.
 pub(crate) struct Connection {
     secure: Secure,
+    progress: Progress,
     /// The bot's number as a subscriber.
     number: usize,
     lines: Vec<OwnLine>,
@@ -128,6 +142,7 @@ impl Connection {
         let phase = |every: Duration| every.mul_f64((number as f64 * 0.618).fract());
         Ok(Self {
             secure: Secure::new(now.instant, identity, local)?,
+            progress: Progress::default(),
             number,
             lines: Vec::new(),
             version: 0,
@@ -183,6 +198,7 @@ impl Connection {
             anyhow::ensure!(send.parameters.is_some(), "the server refused line {}", send.mid());
         }
         self.learn(&answer);
+        self.progress.described_ns.get_or_insert(now.ns);
         self.secure.start(now.instant, &answer, true)
     }
 
@@ -194,6 +210,7 @@ impl Connection {
         let mut offer = sdp::read(offer, server)?;
         offer.restrict(self.features);
         self.learn(&offer);
+        self.progress.described_ns.get_or_insert(now.ns);
         self.version += 1;
         let answer = sdp::write_answer(&self.secure.credentials(), self.version, &offer);
         self.secure.start(now.instant, &offer, false)?;
@@ -254,6 +271,17 @@ impl Connection {
             Some(20..=63) => self.secure.handle_dtls(now.instant, from, datagram),
             _ => {}
         }
+        if self.secure.selected().is_some() {
+            self.progress.path_ns.get_or_insert(now.ns);
+        }
+        if self.secure.is_connected() {
+            self.progress.keys_ns.get_or_insert(now.ns);
+        }
+    }
+
+    /// How far it has come, and when.
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress
     }
 
     /// Takes in that time has passed while there are no keys.
@@ -279,6 +307,7 @@ impl Connection {
             return;
         };
         self.counters.media_datagrams += 1;
+        self.progress.media_ns.get_or_insert(now.ns);
         let at = match self.receives.iter().position(|stream| stream.ssrc == header.ssrc) {
             Some(at) => at,
             None if self.receives.len() < STREAMS_MAX => {

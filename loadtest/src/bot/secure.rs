@@ -24,7 +24,7 @@ use rtc_srtp::context::Context as SrtpContext;
 use rtc_srtp::protection_profile::ProtectionProfile;
 use sansio::Protocol;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,8 +35,36 @@ const CONSENT_EVERY: Duration = Duration::from_millis(2_500);
 /// How often candidate pairs are checked before there is a path.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
 
+/// The first bytes of an answer to a check (RFC 8489 section 5).
+const BINDING_SUCCESS: [u8; 2] = [1, 1];
+
 /// Datagrams of one handshake that may be refused: two flights that a busy server sends again some times.
 const DTLS_ERRORS_MAX: u32 = 20;
+
+/// A DTLS record's header, and where its epoch, its number and its length are (RFC 6347 section 4.1).
+const RECORD_HEADER_BYTES: usize = 13;
+const EPOCH: std::ops::Range<usize> = 3..5;
+const NUMBER: std::ops::Range<usize> = 5..11;
+const LENGTH: std::ops::Range<usize> = 11..13;
+
+/// What is the same of a datagram of a handshake however often it is sent: all but the numbers of its records and, where
+/// they are encrypted, what they say, as each time has a nonce of its own.
+fn lasting(datagram: &[u8]) -> [u8; 32] {
+    let mut digest = digest::Context::new(&digest::SHA256);
+    let mut rest = datagram;
+    while let Some((header, behind)) = rest.split_at_checked(RECORD_HEADER_BYTES) {
+        let length = usize::from(u16::from_be_bytes([header[LENGTH.start], header[LENGTH.start + 1]]));
+        let (body, behind) = behind.split_at(length.min(behind.len()));
+        digest.update(&header[..NUMBER.start]);
+        digest.update(&header[LENGTH]);
+        if header[EPOCH] == [0, 0] {
+            digest.update(body);
+        }
+        rest = behind;
+    }
+    digest.update(rest);
+    digest.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
 
 /// Which SRTP profile bots offer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -114,6 +142,8 @@ pub(crate) struct Secure {
     failure: Option<String>,
     /// Datagrams of a handshake that the library would not have.
     dtls_errors: u32,
+    /// What it had, by what is lasting of it.
+    dtls_taken: HashSet<[u8; 32]>,
     outbox: VecDeque<(SocketAddr, Vec<u8>)>,
 }
 
@@ -144,6 +174,7 @@ impl Secure {
             cipher: None,
             failure: None,
             dtls_errors: 0,
+            dtls_taken: HashSet::new(),
             outbox: VecDeque::new(),
         })
     }
@@ -201,14 +232,28 @@ impl Secure {
         };
         // What is no authentic message of the other end is ignored, as RFC 8489 section 6.3 has it.
         let _ = self.agent.handle_read(TaggedBytesMut { now, transport, message: BytesMut::from(datagram) });
+        if self.selected.is_none() && datagram.starts_with(&BINDING_SUCCESS) {
+            // The library would nominate at its next check. Browsers do so with the answer or, where the server is
+            // ICE-lite, with the first check, so its interval is over now.
+            let _ = self.agent.handle_timeout(now + CHECK_EVERY);
+        }
         self.drain_ice(now);
     }
 
     /// Takes a DTLS datagram.
     pub(crate) fn handle_dtls(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         let Some(dtls) = &mut self.dtls else { return };
+        let lasting = lasting(datagram);
+        if self.srtp.is_none() && self.dtls_taken.contains(&lasting) {
+            // A busy server sends a flight again before it has seen the answer. To the library that is an error, to the
+            // handshake it is none (RFC 6347 section 4.2.4); should the answer be lost, its own timer repeats it.
+            return;
+        }
         match dtls.read(now, from, None, BytesMut::from(datagram)) {
             Ok(events) => {
+                if self.srtp.is_none() {
+                    self.dtls_taken.insert(lasting);
+                }
                 for event in events {
                     match event {
                         EndpointEvent::HandshakeComplete => {
@@ -221,7 +266,7 @@ impl Secure {
                     }
                 }
             }
-            // A flight that came twice is an error to the library and none to the handshake (RFC 6347 section 4.1.2.7).
+            // What cannot be read is to be dropped (RFC 6347 section 4.1.2.7).
             Err(error) if self.srtp.is_none() => {
                 self.dtls_errors += 1;
                 if self.dtls_errors > DTLS_ERRORS_MAX {
@@ -374,6 +419,7 @@ impl Secure {
         let inbound = context(&keys.remote_master_key, &keys.remote_master_salt)?;
         self.srtp = Some(Srtp { outbound, inbound });
         self.cipher = Some(cipher);
+        self.dtls_taken = HashSet::new();
         Ok(())
     }
 }
@@ -387,4 +433,31 @@ fn host(address: SocketAddr) -> anyhow::Result<rtc_ice::candidate::Candidate> {
         ..CandidateConfig::default()
     };
     Ok(CandidateHostConfig { base_config, ..CandidateHostConfig::default() }.new_candidate_host()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(epoch: u8, number: u8, body: &[u8]) -> Vec<u8> {
+        let mut record = vec![22, 254, 253, 0, epoch, 0, 0, 0, 0, 0, number, 0, body.len() as u8];
+        record.extend(body);
+        record
+    }
+
+    #[test]
+    fn a_flight_is_known_again_under_other_record_numbers_and_others_are_not() {
+        let flight = [record(0, 1, b"hello"), record(1, 0, b"sealed")].concat();
+        let again = [record(0, 3, b"hello"), record(1, 1, b"other!")].concat();
+        assert_eq!(lasting(&flight), lasting(&again));
+        for other in [
+            [record(0, 1, b"hallo"), record(1, 0, b"sealed")].concat(),
+            [record(0, 1, b"hello"), record(1, 0, b"sealed2")].concat(),
+            record(0, 1, b"hello"),
+            [record(0, 1, b"hello"), record(0, 0, b"sealed")].concat(),
+            flight[..flight.len() - 7].to_vec(),
+        ] {
+            assert_ne!(lasting(&flight), lasting(&other), "{other:?}");
+        }
+    }
 }

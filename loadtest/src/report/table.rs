@@ -4,7 +4,7 @@
 use super::{growth, shards};
 use crate::run::NULL;
 use crate::run::result::{Estimate, Outcome, Results, Sample};
-use crate::run::storm::Storm;
+use crate::run::storm::{STEPS, Storm};
 use std::fmt::Write;
 
 /// Reasons that are told for each row and server; the JSON has all.
@@ -86,16 +86,32 @@ fn storms(results: &Results, first: &str) -> String {
         return String::new();
     }
     let mut lines = vec![STORM_HEAD.map(str::to_owned).to_vec()];
+    let mut steps = vec![["row", "server"].iter().chain(&STEPS).map(|head| (*head).to_owned()).collect()];
     for row in rows {
         for server in &results.scenario.peers {
             lines.push(storm_line(results, row, server, first));
+            steps.push(steps_line(results, row, server));
         }
     }
     format!(
         "\n{}Joins a second that one core of the server takes, all of its processes and forwarding counted; the wait is \
-         from due to the end of a key frame.\n",
-        columns(&lines)
+         from due to the end of a key frame.\n\n{}What of the wait each step took, in ms: median, 99th percentile.\n",
+        columns(&lines),
+        columns(&steps)
     )
+}
+
+fn steps_line(results: &Results, row: usize, server: &str) -> Vec<String> {
+    let step = |step: usize| {
+        let of = |at: usize| {
+            let of =
+                move |sample: &Sample| sample.storm.as_ref().map_or(f64::NAN, |it| it.steps_ms[step][at]);
+            results.figure(row, server, of).map_or("-".into(), |it| format!("{:.2}", it.median))
+        };
+        format!("{}, {}", of(0), of(1))
+    };
+    let named = [results.scenario.rows[row].name(), server.to_owned()];
+    named.into_iter().chain((0..STEPS.len()).map(step)).collect()
 }
 
 fn storm_line(results: &Results, row: usize, server: &str, first: &str) -> Vec<String> {
@@ -251,9 +267,14 @@ pub(crate) mod tests {
             sample.storm = (entry.row == 1).then(|| Storm { cpu_ns, ..storm() });
         }
         let text = text(&results);
-        for part in
-            ["250.00 [250.00, 250.00]", "3.00 [3.00, 3.00]", "500.00", "0.50, 0.60, 0.70", "1.20 [1.20"]
-        {
+        for part in [
+            "250.00 [250.00, 250.00]",
+            "3.00 [3.00, 3.00]",
+            "500.00",
+            "0.50, 0.60, 0.70",
+            "1.20 [1.20",
+            "5.00, 9.00",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

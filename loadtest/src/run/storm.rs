@@ -10,11 +10,12 @@ use super::stage::Stage;
 use super::window::Window;
 use crate::bot::{Bot, BotConfig};
 use crate::driver::{Door, Driver, yield_to_driver};
-use crate::peers::{FeedId, Running, Session};
+use crate::peers::{FeedId, Negotiate, Running, Session};
 use crate::scenario::{Limits, Row, Scenario};
 use crate::traffic::source::splitmix;
 use anyhow::Context;
 use serde::Serialize;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A joining thread's stack: a session description of a hundred kilobytes lies on the heap.
 const STACK_BYTES: usize = 512 * 1024;
+
+/// What one waits for between being due and seeing a picture.
+pub(crate) const STEPS: [&str; 7] = [
+    "the tester's own thread",
+    "being in the room",
+    "the server's description",
+    "a path",
+    "keys",
+    "a packet",
+    "a picture",
+];
 
 /// What a storm came to.
 #[derive(Clone, Debug, Serialize)]
@@ -36,8 +48,8 @@ pub(crate) struct Storm {
     pub(crate) seen: u32,
     /// From due to the end of the first key frame, in ms: median, 99th percentile, maximum of those who saw one.
     pub(crate) wait_ms: [f64; 3],
-    /// How late their threads began, in ms: 99th percentile.
-    pub(crate) late_ms: f64,
+    /// What of it each of [`STEPS`] took, in ms: median and 99th percentile of those who saw a picture.
+    pub(crate) steps_ms: [[f64; 2]; STEPS.len()],
     /// From the first that was due to the last that saw a picture.
     pub(crate) seconds: f64,
     /// CPU time of all server processes meanwhile in ns: all, and what of it the same packets take without joins.
@@ -144,7 +156,7 @@ pub(super) fn run(
                 let now_ns = gate.config.now().ns;
                 std::thread::sleep(Duration::from_nanos(due_ns.saturating_sub(now_ns)));
                 let builder = std::thread::Builder::new().name("join".into()).stack_size(STACK_BYTES);
-                if let Err(error) = builder.spawn_scoped(scope, move || gate.admit(join, due_ns)) {
+                if let Err(error) = builder.spawn_scoped(scope, move || gate.admit(join)) {
                     gate.fail(&error.into());
                 }
             }
@@ -161,6 +173,7 @@ pub(super) fn run(
     let log = gate.log.into_inner().unwrap_or_else(PoisonError::into_inner);
     meeting.sessions.extend(log.sessions);
     let waits = waits_ns(driver, residents, wanted, &dues);
+    let steps_ms = steps_ms(driver, residents, &log.begun, &dues);
 
     // With everyone in: what a packet costs now, and how late the room is.
     let from_ns = driver.now_ns() + LEAD_NS;
@@ -173,10 +186,10 @@ pub(super) fn run(
     let ms = |ns: u64| ns as f64 / 1e6;
     Ok(Storm {
         joins: row.joins,
-        joined: log.late_ns.len() as u32,
+        joined: log.begun.len() as u32,
         seen: waits.len() as u32,
         wait_ms: [0.5, 0.99, 1.0].map(|share| ms(quantile(&waits, share))),
-        late_ms: ms(quantile(&sorted(log.late_ns), 0.99)),
+        steps_ms,
         seconds: window.seconds,
         cpu_ns: window.cpu_ns[0],
         forwarding_cpu_ns: (window.media_datagrams as f64 * each_ns) as u64,
@@ -190,6 +203,34 @@ pub(super) fn run(
 
 fn flows_seen(driver: &Driver, residents: usize) -> usize {
     driver.ledger.first_decodable_ns().filter(|(bot, _, _)| *bot >= residents).count()
+}
+
+/// See [`Storm::steps_ms`].
+fn steps_ms(driver: &Driver, residents: usize, begun: &[Begun], dues: &[u64]) -> [[f64; 2]; STEPS.len()] {
+    let mut pictures: HashMap<usize, u64> = HashMap::new();
+    for (bot, _, at_ns) in driver.ledger.first_decodable_ns() {
+        let last_ns = pictures.entry(bot).or_default();
+        *last_ns = at_ns.max(*last_ns);
+    }
+    let ends = |it: &Begun| -> Option<[u64; STEPS.len() + 1]> {
+        let number = residents + it.join;
+        let progress = driver.bots[number].connections().last()?.progress();
+        Some([
+            dues[it.join],
+            it.begun_ns,
+            it.entered_ns?,
+            progress.described_ns?,
+            progress.path_ns?,
+            progress.keys_ns?,
+            progress.media_ns?,
+            *pictures.get(&number)?,
+        ])
+    };
+    let ends: Vec<_> = begun.iter().filter_map(ends).collect();
+    std::array::from_fn(|step| {
+        let took = sorted(ends.iter().map(|it| it[step + 1].saturating_sub(it[step])).collect());
+        [0.5, 0.99].map(|share| quantile(&took, share) as f64 / 1e6)
+    })
 }
 
 /// How long each took who saw all that they had asked for, ascending.
@@ -231,34 +272,71 @@ struct Gate<'a> {
 #[derive(Default)]
 struct Log {
     sessions: Vec<(usize, Box<dyn Session>)>,
-    /// How late those who have a connection began.
-    late_ns: Vec<u64>,
+    /// Those who have a connection.
+    begun: Vec<Begun>,
     failure: Option<String>,
+}
+
+/// How one came to a connection.
+struct Begun {
+    join: usize,
+    begun_ns: u64,
+    /// When they were in the room: descriptions are exchanged from there on.
+    entered_ns: Option<u64>,
+}
+
+/// A bot whose first description is noted.
+struct Noted {
+    bot: Bot,
+    config: BotConfig,
+    entered_ns: Option<u64>,
+}
+
+impl Noted {
+    fn note(&mut self) -> &mut Bot {
+        self.entered_ns.get_or_insert(self.config.now().ns);
+        &mut self.bot
+    }
+}
+
+impl Negotiate for Noted {
+    fn create_offer(&mut self, receive_audio: usize, receive_video: usize) -> anyhow::Result<String> {
+        self.note().create_offer(receive_audio, receive_video)
+    }
+
+    fn accept_answer(&mut self, answer: &str) -> anyhow::Result<()> {
+        self.bot.accept_answer(answer)
+    }
+
+    fn answer_offer(&mut self, offer: &str) -> anyhow::Result<String> {
+        self.note().answer_offer(offer)
+    }
 }
 
 impl Gate<'_> {
     /// One join, from its first word to a connection that the driver has.
-    fn admit(&self, join: usize, due_ns: u64) {
+    fn admit(&self, join: usize) {
         yield_to_driver();
-        let late_ns = self.config.now().ns.saturating_sub(due_ns);
-        let number = self.residents + join;
-        match self.join(number) {
-            Ok(session) => {
+        let begun_ns = self.config.now().ns;
+        match self.join(self.residents + join) {
+            Ok((session, entered_ns)) => {
                 let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-                log.sessions.push((number, session));
-                log.late_ns.push(late_ns);
+                log.sessions.push((self.residents + join, session));
+                log.begun.push(Begun { join, begun_ns, entered_ns });
             }
             Err(error) => self.fail(&error),
         }
     }
 
-    fn join(&self, number: usize) -> anyhow::Result<Box<dyn Session>> {
+    fn join(&self, number: usize) -> anyhow::Result<(Box<dyn Session>, Option<u64>)> {
         let mut session = self.server.session().context("a session")?;
-        let mut bot = Bot::new(self.config.clone(), number);
-        session.subscribe(&room_name(0), self.feeds, &mut bot).context("subscribing")?;
+        let bot = Bot::new(self.config.clone(), number);
+        let mut noted = Noted { bot, config: self.config.clone(), entered_ns: None };
+        session.subscribe(&room_name(0), self.feeds, &mut noted).context("subscribing")?;
+        let Noted { mut bot, entered_ns, .. } = noted;
         bot.connect(PATIENCE)?;
         self.door.enter(number, bot)?;
-        Ok(session)
+        Ok((session, entered_ns))
     }
 
     fn fail(&self, error: &anyhow::Error) {
@@ -279,7 +357,7 @@ pub(crate) mod tests {
             joined: 500,
             seen: 500,
             wait_ms: [20.0, 45.0, 60.0],
-            late_ms: 0.1,
+            steps_ms: [[1.0, 2.0], [3.0, 6.0], [0.5, 1.0], [2.0, 4.0], [5.0, 9.0], [0.1, 0.2], [0.0, 0.0]],
             seconds: 20.0,
             cpu_ns: 2_000_000_000,
             forwarding_cpu_ns: 1_000_000_000,

@@ -75,13 +75,34 @@ fn who_comes_soon_after_a_key_frame_is_shown_it_at_once_and_what_followed() {
 }
 
 #[test]
-fn who_comes_later_or_while_one_is_under_way_waits_for_a_key_frame() {
+fn who_comes_later_is_shown_the_last_key_frame_too_and_the_next_one_is_asked_for() {
     let mut meeting = room(3);
     first_watches(&mut meeting);
     frames(&mut meeting, 16);
     meeting.take_plis(0);
     meeting.view(2, &[("v0", Some(0), 180)]);
     assert_eq!(meeting.take_plis(0).len(), 1, "half a second later another may be asked for");
+    assert_eq!(meeting.take_slot(2, "v0").len(), 17 * 3, "what there is goes through a line within 250 ms");
+    frames(&mut meeting, 1);
+    meeting.view(3, &[("v0", Some(0), 180)]);
+    assert_eq!(meeting.take_slot(3, "v0").len(), 18 * 3, "while it is under way, too");
+    assert!(meeting.take_plis(0).is_empty());
+    meeting.take_slot(2, "v0");
+    meeting.send_frame(0, 0, true);
+    for person in [2, 3] {
+        let seen = meeting.take_slot(person, "v0");
+        assert!(seen[0].descriptor.is_some_and(|descriptor| descriptor.is_key_frame));
+    }
+}
+
+#[test]
+fn who_comes_much_later_waits_for_a_key_frame() {
+    let mut meeting = room(3);
+    first_watches(&mut meeting);
+    frames(&mut meeting, 40);
+    meeting.take_plis(0);
+    meeting.view(2, &[("v0", Some(0), 180)]);
+    assert_eq!(meeting.take_plis(0).len(), 1);
     frames(&mut meeting, 1);
     meeting.view(3, &[("v0", Some(0), 180)]);
     assert!(meeting.take_slot(2, "v0").is_empty() && meeting.take_slot(3, "v0").is_empty());
@@ -127,6 +148,23 @@ fn what_followed_may_take_a_line_no_longer_than_the_wait() {
 }
 
 #[test]
+fn beside_the_next_key_frame_a_line_is_given_a_quarter_of_a_second_of_the_last_at_the_most() {
+    for (packets, is_replayed) in [(40, true), (80, false)] {
+        let mut meeting = room(2);
+        first_watches(&mut meeting);
+        frames(&mut meeting, 15);
+        meeting.pass(FRAME);
+        // With the 48 before, at 268 bytes and 900 kbit/s: 210 ms and 305 ms.
+        for packet in meeting.frame(0, 0, false, packets) {
+            meeting.hand_in(0, &packet);
+        }
+        meeting.view(2, &[("v0", Some(0), 180)]);
+        assert_eq!(!meeting.take_slot(2, "v0").is_empty(), is_replayed, "{packets}");
+        assert_eq!(meeting.take_plis(0).len(), 1);
+    }
+}
+
+#[test]
 fn a_key_frame_that_was_held_back_is_asked_for_as_soon_as_it_may_be() {
     let mut meeting = room(2);
     // Between two ticks of the room.
@@ -145,9 +183,9 @@ fn a_key_frame_that_was_held_back_is_asked_for_as_soon_as_it_may_be() {
 }
 
 /// 25 people a second, for ten seconds: a publisher who answers within 50 ms is asked no more often than every half second, and
-/// most see something at once.
+/// everyone sees something at once.
 #[test]
-fn in_a_storm_of_arrivals_few_wait_and_key_frames_stay_rare() {
+fn in_a_storm_of_arrivals_nobody_waits_and_key_frames_stay_rare() {
     const ARRIVALS: usize = 250;
     let mut meeting = room(ARRIVALS);
     let (mut waits_ms, mut key_frames) = (Vec::new(), 0);
@@ -183,5 +221,5 @@ fn in_a_storm_of_arrivals_few_wait_and_key_frames_stay_rare() {
     let [median, late] = [ARRIVALS / 2, ARRIVALS * 99 / 100].map(|rank| waits_ms[rank]);
     println!("{key_frames} key frames, median {median} ms, 99th percentile {late} ms");
     assert!(key_frames <= 22, "{key_frames} key frames in ten seconds");
-    assert!(median <= 1 && late <= 70, "median {median} ms, 99th percentile {late} ms");
+    assert!(median <= 1 && late <= 1, "median {median} ms, 99th percentile {late} ms");
 }

@@ -519,13 +519,15 @@ fn new_keys_begin_every_stream_before_its_first_wraparound() {
         }
     };
     cross(&mut meeting);
+    meeting.take_slot(1, "v0");
     let key = meeting.people[1].key;
     meeting.people[1].oracle.forget();
     meeting.room.renew_transport(meeting.now, key);
     meeting.room.set_connected(meeting.now, key, true);
-    meeting.take_slot(1, "v0");
     meeting.send_frame(0, 0, false);
-    assert!(meeting.take_slot(1, "v0").is_empty(), "a new decoder starts with a key frame");
+    let seen = meeting.take_slot(1, "v0");
+    let is_key_frame = seen[0].descriptor.is_some_and(|descriptor| descriptor.is_key_frame);
+    assert!(is_key_frame, "a new decoder starts with a key frame, the last one if none comes yet");
     // The oracle asserts that a stream begins below 2^15.
     meeting.send_frame(0, 0, true);
     meeting.send_sound(0, 10);

@@ -23,6 +23,7 @@ use asamblea_sfu_core::shard::{Shard, ShardCommand, ShardConfig};
 use asamblea_sfu_core::transport::Identity;
 use asamblea_sfu_core::transport::ice::{LocalCredentials, NodeSecret, SHARDS_MAX};
 use asamblea_sfu_core::turn::TurnSecret;
+use candidates::Candidates;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use smallvec::SmallVec;
@@ -80,7 +81,7 @@ pub enum StartError {
 /// The running media plane. Stops when dropped.
 pub struct MediaPlane {
     port: LocalPort,
-    public_addresses: Vec<IpAddr>,
+    candidates: Arc<Candidates>,
     identity: Arc<Identity>,
     secret: Arc<NodeSecret>,
     places: Arc<Places>,
@@ -131,10 +132,10 @@ impl MediaPlane {
         let checks: Vec<_> = shards.iter().map(ShardThread::checks).collect();
         let carried = shards.iter().map(ShardThread::carried).collect();
         let admission = Arc::new(Admission::new(secret.clone(), carried));
+        let candidates = Arc::new(Candidates::new(port, config.public_addresses));
         let turn = Arc::new(TurnServer::new(
             TurnSecret::new(config.turn_secret),
-            port,
-            config.public_addresses.clone(),
+            candidates.clone(),
             admission.clone(),
         ));
         let turn_thread = TurnThread::start(port, turn.clone(), secret.clone(), checks.clone())
@@ -144,7 +145,7 @@ impl MediaPlane {
             Listener::start(sockets, secret.clone(), checks, Some(strangers)).map_err(StartError::Thread)?;
         Ok(Self {
             port,
-            public_addresses: config.public_addresses,
+            candidates,
             identity,
             secret,
             places,
@@ -220,7 +221,7 @@ impl MediaPlane {
             }
             self.leave(peer); // from the room it was in
         }
-        let candidates = candidates::of(&self.port, &self.public_addresses, loopback);
+        let candidates = self.candidates.at(Instant::now(), loopback);
         let seed = u64::from_ne_bytes(random());
         let placed = self.places.join(room, peer, |shard| {
             let ice: IceCredentials = LocalCredentials::new(shard, random(), &self.secret).into();

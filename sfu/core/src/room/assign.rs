@@ -96,7 +96,8 @@ impl Room {
         }
         if !is_reached {
             self.subscribe(wanted, at);
-            if !self.replay(now, wanted, at) {
+            let is_shown = self.replay(now, wanted, at);
+            if !is_shown || !self.has_fresh_key_frame(now, wanted) {
                 self.want_key_frame(now, wanted);
             }
         }

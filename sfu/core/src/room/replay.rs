@@ -1,8 +1,9 @@
 //! What a slot is shown while it would wait for a key frame: the last one and all that came since, where that is little.
 //!
-//! Many who come within half a second want the same picture. The first has a key frame made; those after it would wait until
-//! another may be asked for, and are given that one from the layer's history instead, in quick motion. So key frames stay
-//! as rare as the gate has them, and nobody waits for the next. Nothing is kept for it that is not kept for repair.
+//! Many who come soon after each other want the same picture. The first has a key frame made; those after it would wait for
+//! another, and are given that one from the layer's history instead, in quick motion. Where another may be asked for it is,
+//! and those who come next are given that. So key frames stay as rare as the gate has them, and nobody waits for the next.
+//! Nothing is kept for it that is not kept for repair.
 
 use super::{Room, forward::PACKET_OVERHEAD_BYTES};
 use crate::{
@@ -24,11 +25,15 @@ const USUAL_PACKETS: usize = 64;
 /// What a key frame takes from the request until its first packet: a short round trip and a frame's time.
 const ANSWER: Duration = Duration::from_millis(60);
 
+/// What a replay may take in all where another key frame is asked for as well: a picture that lags by this for a moment is better
+/// than none until that one comes, and the line has to carry both.
+const CATCH_UP: Duration = Duration::from_millis(250);
+
 type Recording = SmallVec<[Forwarded; USUAL_PACKETS]>;
 
 impl Room {
-    /// Gives a slot that shows nothing yet what its target was last begun with. False if that would take longer than to
-    /// wait for another key frame, or is not all kept.
+    /// Gives a slot that shows nothing yet what its target was last begun with. False if that would take much longer than
+    /// to wait for another key frame, or is not all kept.
     pub(super) fn replay(&mut self, now: Instant, source: LayerRef, at: SlotRef) -> bool {
         let Some(id) = self.peers.get(source.peer).map(|peer| peer.id) else { return false };
         let Some(peer) = self.peers.get(at.peer) else { return false };
@@ -55,11 +60,18 @@ impl Room {
         true
     }
 
-    /// What came of a layer from its last key frame on, if no other may be asked for yet, all of it is kept, it is no more
-    /// than `packets_max`, and what followed the key frame goes through a line of `bps` before another could come.
+    /// Whether a layer's last key frame is so fresh that no other may be asked for.
+    pub(super) fn has_fresh_key_frame(&self, now: Instant, source: LayerRef) -> bool {
+        let publisher = self.peers.get(source.peer).map(|peer| &peer.publisher);
+        let layer = publisher.and_then(|publisher| publisher.layer(source.kind, source.layer));
+        layer.is_some_and(|layer| layer.gate.rests_for(now).is_some())
+    }
+
+    /// What came of a layer from its last key frame on, if all of it is kept, it is no more than `packets_max`, and either what
+    /// followed the key frame goes through a line of `bps` before another could come, or all of it in [`CATCH_UP`].
     fn recording(&self, now: Instant, source: LayerRef, bps: f64, packets_max: usize) -> Option<Recording> {
         let layer = self.peers.get(source.peer)?.publisher.layer(source.kind, source.layer)?;
-        let rest = layer.gate.rests_for(now)?;
+        let rest = layer.gate.rests_for(now);
         let entry = layer.entry.filter(|entry| entry.epoch == layer.reception.epoch())?;
         let newest = layer.reception.newest()?;
         let count = (newest.0.checked_sub(entry.sequence.0)? + 1) as usize;
@@ -68,10 +80,11 @@ impl Room {
         }
         let live_from = layer.history.get(newest)?.timestamp;
         let mut recording = Recording::new();
-        let mut bytes_since = 0;
+        let (mut bytes, mut bytes_since) = (0, 0);
         for number in 0..count as u64 {
             let sequence = entry.sequence.plus(number);
             let kept = layer.history.get(sequence)?;
+            bytes += kept.payload.len() + PACKET_OVERHEAD_BYTES;
             if kept.timestamp != entry.timestamp {
                 bytes_since += kept.payload.len() + PACKET_OVERHEAD_BYTES;
             }
@@ -90,7 +103,8 @@ impl Room {
                 live_from: Some(live_from),
             });
         }
-        let takes = Duration::from_secs_f64(bytes_since as f64 * 8.0 / bps.max(1.0));
-        (takes <= rest + ANSWER).then_some(recording)
+        let takes = |bytes: usize| Duration::from_secs_f64(bytes as f64 * 8.0 / bps.max(1.0));
+        let is_sooner = rest.is_some_and(|rest| takes(bytes_since) <= rest + ANSWER);
+        (is_sooner || takes(bytes) <= CATCH_UP).then_some(recording)
     }
 }

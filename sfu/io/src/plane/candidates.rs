@@ -1,13 +1,46 @@
 //! Where a peer is told to find the port.
 //!
-//! Reads the interfaces anew for every peer: a laptop changes networks. Says nothing about itself to anyone who is
+//! Reads the interfaces anew for whoever comes a second later: a laptop changes networks. Says nothing about itself to anyone who is
 //! not joining, and never names the loopback interface to someone who did not come over it.
 
 use crate::port::LocalPort;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// The addresses to offer, the preferred first.
-pub(crate) fn of(port: &LocalPort, public: &[IpAddr], loopback: bool) -> Vec<SocketAddr> {
+/// For how long the interfaces' addresses are taken for known: many who come at once need not read them each.
+const KNOWN: Duration = Duration::from_secs(1);
+
+/// The addresses to offer.
+#[derive(Debug)]
+pub(crate) struct Candidates {
+    port: LocalPort,
+    public: Vec<IpAddr>,
+    /// Those of the interfaces that are up, and when they were read.
+    own: Mutex<Option<(Instant, Vec<IpAddr>)>>,
+}
+
+impl Candidates {
+    /// Of a port, with these before those of the interfaces.
+    pub(crate) fn new(port: LocalPort, public: Vec<IpAddr>) -> Self {
+        Self { port, public, own: Mutex::default() }
+    }
+
+    /// The addresses to offer now, the preferred first.
+    pub(crate) fn at(&self, now: Instant, loopback: bool) -> Vec<SocketAddr> {
+        choose(&self.port, &self.public, self.own(now, read), loopback)
+    }
+
+    fn own(&self, now: Instant, read: impl FnOnce() -> Vec<IpAddr>) -> Vec<IpAddr> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*own {
+            Some((at, addresses)) if now.saturating_duration_since(*at) < KNOWN => addresses.clone(),
+            _ => own.insert((now, read())).1.clone(),
+        }
+    }
+}
+
+fn read() -> Vec<IpAddr> {
     let interfaces = match if_addrs::get_if_addrs() {
         Ok(interfaces) => interfaces,
         Err(error) => {
@@ -16,7 +49,7 @@ pub(crate) fn of(port: &LocalPort, public: &[IpAddr], loopback: bool) -> Vec<Soc
         }
     };
     let own = interfaces.into_iter().filter(if_addrs::Interface::is_oper_up).map(|interface| interface.ip());
-    choose(port, public, own.collect(), loopback)
+    own.collect()
 }
 
 fn choose(port: &LocalPort, public: &[IpAddr], mut own: Vec<IpAddr>, loopback: bool) -> Vec<SocketAddr> {
@@ -57,6 +90,18 @@ mod tests {
     fn chosen(port: &LocalPort, public: &[&str], loopback: bool) -> Vec<String> {
         let own = ips(&["::1", "127.0.0.1", "fe80::1", "2001:db8::1", "192.0.2.1"]);
         choose(port, &ips(public), own, loopback).iter().map(|address| address.ip().to_string()).collect()
+    }
+
+    #[test]
+    fn the_interfaces_are_read_once_for_all_who_come_within_a_second() {
+        let (candidates, begun) = (Candidates::new(ANY, Vec::new()), Instant::now());
+        let at = |ms, address: &str| {
+            candidates.own(begun + Duration::from_millis(ms), || ips(&[address]))[0].to_string()
+        };
+        assert_eq!(
+            [at(0, "192.0.2.1"), at(999, "192.0.2.2"), at(1_000, "192.0.2.3")],
+            ["192.0.2.1", "192.0.2.1", "192.0.2.3"]
+        );
     }
 
     #[test]

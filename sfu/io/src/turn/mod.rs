@@ -10,8 +10,8 @@ mod thread;
 pub(crate) use thread::{TurnMail, TurnSender, TurnThread};
 
 use crate::carrier::{Admission, Carriage, Carrier, Inlet};
-use crate::plane::{candidates, random};
-use crate::port::LocalPort;
+use crate::plane::candidates::Candidates;
+use crate::plane::random;
 use crate::stats::TurnStats;
 use asamblea_sfu_core::turn::{
     Action, Allocation, Channel, Ledger, Now, Relayed, TurnSecret, write_channel_data, write_data_indication,
@@ -20,7 +20,7 @@ pub use asamblea_sfu_core::turn::{
     Credentials, HEAD_BYTES, MESSAGE_BYTES_MAX, Reply, Stranger, message_bytes,
 };
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -31,8 +31,7 @@ const PORT_MIN: u16 = 49_152;
 /// What all clients of the relay share.
 pub struct TurnServer {
     secret: TurnSecret,
-    port: LocalPort,
-    public_addresses: Vec<IpAddr>,
+    candidates: Arc<Candidates>,
     admission: Arc<Admission>,
     ledger: Mutex<Ledger>,
     begun: AtomicU64,
@@ -43,16 +42,10 @@ pub struct TurnServer {
 }
 
 impl TurnServer {
-    pub(crate) fn new(
-        secret: TurnSecret,
-        port: LocalPort,
-        public_addresses: Vec<IpAddr>,
-        admission: Arc<Admission>,
-    ) -> Self {
+    pub(crate) fn new(secret: TurnSecret, candidates: Arc<Candidates>, admission: Arc<Admission>) -> Self {
         Self {
             secret,
-            port,
-            public_addresses,
+            candidates,
             admission,
             ledger: Mutex::default(),
             begun: AtomicU64::new(0),
@@ -86,7 +79,7 @@ impl TurnServer {
         message: &[u8],
         wire: W,
     ) -> Result<TurnClient<W>, Option<Reply>> {
-        let offered = candidates::of(&self.port, &self.public_addresses, client.ip().is_loopback());
+        let offered = self.candidates.at(Instant::now(), client.ip().is_loopback());
         let ports = u64::from(u16::MAX - PORT_MIN) + 1;
         let port = PORT_MIN + (self.begun.load(Relaxed) % ports) as u16;
         let relayed = Relayed { offered: &offered, port };
