@@ -285,6 +285,9 @@ struct Budget {
     offers: Limiter,
     errors: Limiter,
     refused: u32,
+    /// The last long message, an offer mostly. The WebSocket layer goes on reading in its memory for good if nobody else has
+    /// it, and beside it if somebody does.
+    long: Option<Bytes>,
 }
 
 /// What became of a frame.
@@ -308,7 +311,13 @@ impl Budget {
             let quota = Quota::per_second(positive(per_second)).allow_burst(positive(burst));
             RateLimiter::direct(quota)
         };
-        Self { messages: limiter(MESSAGES), offers: limiter(OFFERS), errors: limiter(ERRORS), refused: 0 }
+        Self {
+            messages: limiter(MESSAGES),
+            offers: limiter(OFFERS),
+            errors: limiter(ERRORS),
+            refused: 0,
+            long: None,
+        }
     }
 
     fn may_complain(&self) -> bool {
@@ -316,6 +325,12 @@ impl Budget {
     }
 
     fn take(&mut self, frame: Option<Result<Message, Error>>) -> Taken {
+        match &frame {
+            Some(Ok(Message::Text(text))) if text.len() > READ_BYTES => self.long = Some(text.clone().into()),
+            // The layer reads elsewhere now.
+            _ if self.long.as_ref().is_some_and(Bytes::is_unique) => self.long = None,
+            _ => {}
+        }
         let taken = self.judge(frame);
         match taken {
             Taken::Message(_) => self.refused = 0,
@@ -413,6 +428,23 @@ fn json(message: &ServerMessage) -> Utf8Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_long_message_took_is_given_back() {
+        let (ours, theirs) = tokio::io::duplex(64 * READ_BYTES);
+        let config = WebSocketConfig::default().read_buffer_size(READ_BYTES);
+        let mut server = WebSocketStream::from_raw_socket(ours, Role::Server, Some(config)).await;
+        let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+        let mut budget = Budget::new();
+        client.send(Message::text("a".repeat(20 * READ_BYTES))).await.expect("there is room");
+        budget.take(server.next().await);
+        assert!(budget.long.is_some());
+        for _ in 0..4 {
+            client.send(Message::text("b".repeat(READ_BYTES / 2))).await.expect("there is room");
+            budget.take(server.next().await);
+        }
+        assert!(budget.long.is_none(), "the layer still reads in it");
+    }
 
     #[tokio::test]
     async fn a_long_message_leaves_in_several_frames() {
