@@ -4,7 +4,7 @@
 use crate::auth::JOIN_TOKEN;
 use crate::bridge::Shared;
 use crate::crowd::Lines;
-use crate::protocol::{FRAME_BYTES_MAX, LinksResponse, RelayCredentials, TokenResponse};
+use crate::protocol::{LinksResponse, RelayCredentials, TokenResponse};
 use crate::registry::MeetingName;
 use crate::room::Role;
 use crate::tls::Gate;
@@ -12,7 +12,6 @@ use crate::ws;
 use asamblea_sfu_io::turn::Credentials;
 use axum::body::Body;
 use axum::extract::connect_info::Connected;
-use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::header::{
     ACCEPT, ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HOST, LOCATION, ORIGIN,
@@ -32,6 +31,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tower::ServiceExt;
 
 /// Tokens a second on average, and at once, for one address: a hall full of people behind one address joins
@@ -228,26 +228,23 @@ async fn token(
 async fn socket(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(connection): ConnectInfo<Connection>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    mut request: Request,
 ) -> Response {
-    if is_foreign(&headers) {
+    if is_foreign(request.headers()) {
         return foreign();
     }
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
-        Err(_) => {
-            return refusal(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "this is a WebSocket endpoint");
-        }
+    let Ok(response) = create_response_with_body(&request, Body::empty) else {
+        return refusal(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "this is a WebSocket endpoint");
     };
-    let loopback = is_here(connection, &headers);
-    upgrade
-        .max_message_size(ws::READ_BYTES_MAX)
-        .max_frame_size(ws::READ_BYTES_MAX)
-        .write_buffer_size(ws::WRITE_BYTES)
-        .max_write_buffer_size(4 * FRAME_BYTES_MAX)
-        .read_buffer_size(ws::READ_BYTES)
-        .on_upgrade(move |socket| ws::serve(socket, connection, loopback, shared))
+    let loopback = is_here(connection, request.headers());
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        // One that is lost before the answer is out never becomes a socket.
+        if let Ok(upgraded) = upgrade.await {
+            ws::serve(upgraded, connection, loopback, shared).await;
+        }
+    });
+    response
 }
 
 /// Files as they are; every other path that is not a file's is the client's page, which reads the meeting's

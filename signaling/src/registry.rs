@@ -10,7 +10,6 @@ use crate::media::{Events, MediaPlane};
 use crate::protocol::{ByeReason, ClientMessage, ErrorCode, ServerMessage};
 use crate::room::{Arrival, Effect, Returning, Role, Room, RoomSettings, SocketId};
 use asamblea_seam::{Command, Event, PeerId, RoomId};
-use axum::extract::ws::Utf8Bytes;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use std::collections::{HashMap, HashSet};
@@ -18,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// Most meetings at one time: each is a task and a few kilobytes, and one machine's cores are used up long
 /// before.

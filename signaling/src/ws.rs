@@ -12,17 +12,24 @@ use crate::http::Connection;
 use crate::protocol::{ClientMessage, ErrorCode, FRAME_BYTES_MAX, ServerMessage, VERSIONS};
 use crate::registry::{Hello, Input, LastWord, MeetingName, Outgoing, QUEUE, Service, SocketHandle};
 use crate::room::SocketId;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
-use futures_util::SinkExt as _;
+use futures_util::{Sink, SinkExt as _, StreamExt as _};
 use governor::clock::DefaultClock;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use std::num::NonZeroU32;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 
 /// Most bytes of a frame that are read at all: enough to answer a frame that is somewhat too large with a typed
 /// error instead of a cut.
@@ -30,10 +37,15 @@ pub const READ_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 
 /// Bytes that are read at once. The WebSocket layer clears as many each time that it looks for more, which is after every
 /// message that it has sent; most of what clients say is shorter.
-pub const READ_BYTES: usize = 2 * 1024;
+pub const READ_BYTES: usize = 1024;
 
-/// Bytes of messages that leave together that are gathered before they are written: about a hundred people who came.
-pub const WRITE_BYTES: usize = 16 * 1024;
+/// Bytes of messages that leave together that are gathered before they are written: some twenty people who came. As many are
+/// held for each socket from then on.
+pub const WRITE_BYTES: usize = 4 * 1024;
+
+/// A longer message leaves in several frames (RFC 6455 section 5.4): the WebSocket layer keeps as much memory as the longest
+/// frame took, and whoever comes is told of everyone.
+const SENT_FRAME_BYTES_MAX: usize = 2 * 1024;
 
 /// Messages a second on average, and at once. A busy client sends about 10 a second while its layout changes.
 const MESSAGES: (u32, u32) = (50, 200);
@@ -56,15 +68,20 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, DefaultClock>;
 
+type WebSocket = WebSocketStream<TokioIo<Upgraded>>;
+
 /// Drives one socket to its end.
-pub(crate) async fn serve(
-    mut socket: WebSocket,
-    connection: Connection,
-    loopback: bool,
-    shared: Arc<Shared>,
-) {
+pub(crate) async fn serve(upgraded: Upgraded, connection: Connection, loopback: bool, shared: Arc<Shared>) {
     // Held to the end, so that the bridge can wait for the last words.
     let Ok(_place) = Arc::clone(&shared.places).try_acquire_owned() else { return };
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(READ_BYTES_MAX))
+        .max_frame_size(Some(READ_BYTES_MAX))
+        .write_buffer_size(WRITE_BYTES)
+        .max_write_buffer_size(4 * FRAME_BYTES_MAX)
+        .read_buffer_size(READ_BYTES);
+    let io = TokioIo::new(upgraded);
+    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
     let mut service = shared.registry.service();
     let mut door = Door { budget: Budget::new(), shared: &shared, loopback };
     let hello = tokio::select! {
@@ -82,12 +99,12 @@ pub(crate) async fn serve(
     tracing::debug!(secure = connection.secure, "socket ended");
     let farewell = async {
         if let Some(message) = last {
-            let _ = socket.send(text(&message.into())).await;
+            let _ = send(&mut socket, Outgoing::Text(json(&message.into()))).await;
         }
-        let close = CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::from_static("") };
+        let close = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
         let _ = socket.send(Message::Close(Some(close))).await;
         // Closing with unread bytes would reset the connection and lose the last words on their way.
-        while let Some(Ok(_)) = socket.recv().await {}
+        while let Some(Ok(_)) = socket.next().await {}
     };
     let _ = timeout(FAREWELL, farewell).await;
 }
@@ -116,7 +133,7 @@ impl Door<'_> {
     /// Waits for a valid `hello`. The error is the last thing to say, if anything.
     async fn hello(&mut self, socket: &mut WebSocket) -> Result<Hello, Option<LastWord>> {
         loop {
-            let (code, message) = match self.budget.take(socket.recv().await) {
+            let (code, message) = match self.budget.take(socket.next().await) {
                 Taken::Message(ClientMessage::Hello { versions, token, name, resume }) => {
                     return self.admit(&versions, &token, name, resume).map_err(Some);
                 }
@@ -135,7 +152,7 @@ impl Door<'_> {
             };
             if self.budget.may_complain() {
                 let error = ServerMessage::Error { code, message: message.into(), fatal: false };
-                socket.send(text(&error)).await.map_err(|_| None)?;
+                send(socket, Outgoing::Text(json(&error))).await.map_err(|_| None)?;
             }
         }
     }
@@ -226,10 +243,10 @@ impl Visit {
                     self.say(&ServerMessage::Ping { nonce });
                     continue;
                 }
-                frame = socket.recv() => frame,
+                frame = socket.next() => frame,
                 () = sleep_until(heard + self.timing.silence) => {
                     // If it was this machine that stood still, what the client said in time waits to be read.
-                    timeout(AFTER_SILENCE, socket.recv()).await.ok()?
+                    timeout(AFTER_SILENCE, socket.next()).await.ok()?
                 }
             };
             heard = Instant::now();
@@ -268,6 +285,9 @@ struct Budget {
     offers: Limiter,
     errors: Limiter,
     refused: u32,
+    /// The last long message, an offer mostly. The WebSocket layer goes on reading in its memory for good if nobody else has
+    /// it, and beside it if somebody does.
+    long: Option<Bytes>,
 }
 
 /// What became of a frame.
@@ -291,14 +311,26 @@ impl Budget {
             let quota = Quota::per_second(positive(per_second)).allow_burst(positive(burst));
             RateLimiter::direct(quota)
         };
-        Self { messages: limiter(MESSAGES), offers: limiter(OFFERS), errors: limiter(ERRORS), refused: 0 }
+        Self {
+            messages: limiter(MESSAGES),
+            offers: limiter(OFFERS),
+            errors: limiter(ERRORS),
+            refused: 0,
+            long: None,
+        }
     }
 
     fn may_complain(&self) -> bool {
         self.errors.check().is_ok()
     }
 
-    fn take(&mut self, frame: Option<Result<Message, axum::Error>>) -> Taken {
+    fn take(&mut self, frame: Option<Result<Message, Error>>) -> Taken {
+        match &frame {
+            Some(Ok(Message::Text(text))) if text.len() > READ_BYTES => self.long = Some(text.clone().into()),
+            // The layer reads elsewhere now.
+            _ if self.long.as_ref().is_some_and(Bytes::is_unique) => self.long = None,
+            _ => {}
+        }
         let taken = self.judge(frame);
         match taken {
             Taken::Message(_) => self.refused = 0,
@@ -311,7 +343,7 @@ impl Budget {
         taken
     }
 
-    fn judge(&self, frame: Option<Result<Message, axum::Error>>) -> Taken {
+    fn judge(&self, frame: Option<Result<Message, Error>>) -> Taken {
         let text = match frame {
             Some(Ok(Message::Text(text))) => text,
             Some(Ok(Message::Binary(_))) => {
@@ -320,7 +352,8 @@ impl Budget {
                     Err(_) => too_many(),
                 };
             }
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {
+            // The layer gives no frames but messages.
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
                 return if self.messages.check().is_ok() { Taken::Nothing } else { too_many() };
             }
             Some(Ok(Message::Close(_))) | None => return Taken::Ended(None),
@@ -345,12 +378,11 @@ fn too_many() -> Taken {
 }
 
 /// What to say when the WebSocket layer gave up on a socket. A lost connection gets these words nowhere.
-fn last_word_on(error: &axum::Error) -> Option<LastWord> {
-    // The layer's error type is not ours to name: axum pins its own version of it.
-    if error.to_string().contains("too long") {
-        return Some(fatal(ErrorCode::TooLarge, "the frame exceeds the limit"));
-    }
-    Some(fatal(ErrorCode::Malformed, "not a valid WebSocket frame"))
+fn last_word_on(error: &Error) -> Option<LastWord> {
+    Some(match error {
+        Error::Capacity(_) => fatal(ErrorCode::TooLarge, "the frame exceeds the limit"),
+        _ => fatal(ErrorCode::Malformed, "not a valid WebSocket frame"),
+    })
 }
 
 fn fatal(code: ErrorCode, message: &'static str) -> LastWord {
@@ -358,12 +390,12 @@ fn fatal(code: ErrorCode, message: &'static str) -> LastWord {
 }
 
 /// Sends what a room has said; several messages leave together.
-async fn send(socket: &mut WebSocket, outgoing: Outgoing) -> Result<(), axum::Error> {
+async fn send(socket: &mut WebSocket, outgoing: Outgoing) -> Result<(), Error> {
     match outgoing {
-        Outgoing::Text(text) => socket.feed(Message::Text(text)).await?,
+        Outgoing::Text(text) => feed(socket, text).await?,
         Outgoing::Texts(texts) => {
             for text in &*texts {
-                socket.feed(Message::Text(text.clone())).await?;
+                feed(socket, text.clone()).await?;
             }
         }
         Outgoing::Close => {}
@@ -371,10 +403,71 @@ async fn send(socket: &mut WebSocket, outgoing: Outgoing) -> Result<(), axum::Er
     socket.flush().await
 }
 
+/// Hands a message over. All of its frames or none: whoever stops waiting for room may still say a last word.
+async fn feed<S: Sink<Message> + Unpin>(socket: &mut S, text: Utf8Bytes) -> Result<(), S::Error> {
+    let mut rest = Bytes::from(text);
+    let mut kind = Data::Text;
+    loop {
+        let piece = rest.split_to(rest.len().min(SENT_FRAME_BYTES_MAX));
+        let frame = Message::Frame(Frame::message(piece, OpCode::Data(kind), rest.is_empty()));
+        match kind {
+            Data::Text => socket.feed(frame).await?,
+            _ => Pin::new(&mut *socket).start_send(frame)?,
+        }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        kind = Data::Continue;
+    }
+}
+
 fn json(message: &ServerMessage) -> Utf8Bytes {
     serde_json::to_string(message).expect("plain values serialise").into()
 }
 
-fn text(message: &ServerMessage) -> Message {
-    Message::Text(json(message))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_long_message_took_is_given_back() {
+        let (ours, theirs) = tokio::io::duplex(64 * READ_BYTES);
+        let config = WebSocketConfig::default().read_buffer_size(READ_BYTES);
+        let mut server = WebSocketStream::from_raw_socket(ours, Role::Server, Some(config)).await;
+        let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+        let mut budget = Budget::new();
+        client.send(Message::text("a".repeat(20 * READ_BYTES))).await.expect("there is room");
+        budget.take(server.next().await);
+        assert!(budget.long.is_some());
+        for _ in 0..4 {
+            client.send(Message::text("b".repeat(READ_BYTES / 2))).await.expect("there is room");
+            budget.take(server.next().await);
+        }
+        assert!(budget.long.is_none(), "the layer still reads in it");
+    }
+
+    #[tokio::test]
+    async fn a_long_message_leaves_in_several_frames() {
+        for length in [0, 1, SENT_FRAME_BYTES_MAX, SENT_FRAME_BYTES_MAX + 1, 5 * SENT_FRAME_BYTES_MAX] {
+            let text: String = ('a'..='z').cycle().take(length).collect();
+            let mut sent = Vec::new();
+            feed(&mut sent, text.clone().into()).await.expect("it is only kept");
+            let frames: Vec<Frame> = sent
+                .into_iter()
+                .map(|message| match message {
+                    Message::Frame(frame) => frame,
+                    other => panic!("no frame: {other:?}"),
+                })
+                .collect();
+            let all: Vec<u8> = frames.iter().flat_map(|frame| frame.payload().iter().copied()).collect();
+            assert_eq!(all, text.as_bytes());
+            assert_eq!(frames.len(), length.div_ceil(SENT_FRAME_BYTES_MAX).max(1));
+            for (place, frame) in frames.iter().enumerate() {
+                let kind = if place == 0 { Data::Text } else { Data::Continue };
+                assert_eq!(frame.header().opcode, OpCode::Data(kind));
+                assert_eq!(frame.header().is_final, place + 1 == frames.len());
+                assert!(frame.payload().len() <= SENT_FRAME_BYTES_MAX);
+            }
+        }
+    }
 }

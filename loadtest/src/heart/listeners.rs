@@ -4,11 +4,13 @@
 //! `valgrind --tool=callgrind --toggle-collect='*in_heart*' loadtest listeners ...` counts its instructions alone.
 
 use super::{Bench, Sender, Stream};
+use crate::ALLOCATOR;
 use crate::bot::rtcp::{Arrivals, Report, write_receiver_report};
 use crate::client::check;
 use anyhow::ensure;
 use asamblea_sfu_core::shard::{Output, Shard};
 use asamblea_sfu_core::transport::PathId;
+use stats_alloc::Region;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -122,7 +124,12 @@ pub(crate) fn listeners(it: &Listeners) -> anyhow::Result<()> {
         }
         meeting.pass_time();
     }
-    meeting.costs.print(it);
+    let Meeting { bench, costs, .. } = meeting;
+    costs.print(it);
+    let region = Region::new(ALLOCATOR);
+    drop(bench.shard);
+    let people = f64::from(it.listeners + it.muted + 1);
+    println!("memory: {:.1} kB of heap a person", region.change().bytes_deallocated as f64 / people / 1e3);
     Ok(())
 }
 

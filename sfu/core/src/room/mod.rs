@@ -326,6 +326,10 @@ impl Room {
                 }
             }
         }
+        if let Some(peer) = self.peers.get_mut(key) {
+            let slots = &mut peer.subscriber.slots;
+            slots.reserve_exact(description.slots.len().min(SLOTS_MAX).saturating_sub(slots.len()));
+        }
         for described in description.slots.iter().take(SLOTS_MAX) {
             let random = self.random();
             let Some(peer) = self.peers.get_mut(key) else { return };

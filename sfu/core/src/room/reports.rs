@@ -50,7 +50,8 @@ pub(super) struct Duties {
     ssrc: u32,
     is_report_due: bool,
     plis: ArrayVec<u32, PLIS_MAX>,
-    asked: ArrayVec<(u32, ArrayVec<u16, ASKED_MAX>), ASKED_LAYERS_MAX>,
+    /// For at most [`ASKED_LAYERS_MAX`] layers; no memory is held before anything is lost.
+    asked: Vec<(u32, ArrayVec<u16, ASKED_MAX>)>,
     /// Our wall clock less the publisher's, smoothed, in units of 2^-32 s: one for all its streams, so that they stay
     /// in step.
     pub(super) clock_offset: Option<i64>,
@@ -64,7 +65,7 @@ impl Duties {
             ssrc,
             is_report_due: false,
             plis: ArrayVec::new(),
-            asked: ArrayVec::new(),
+            asked: Vec::new(),
             clock_offset: None,
             round_trip: None,
         }
@@ -83,7 +84,11 @@ impl Duties {
     /// Owes a request for missing packets. False if it cannot be owed.
     pub(super) fn ask_again(&mut self, ssrc: u32, missing: &[u16]) -> bool {
         let missing: ArrayVec<_, ASKED_MAX> = missing.iter().copied().take(ASKED_MAX).collect();
-        !missing.is_empty() && self.asked.try_push((ssrc, missing)).is_ok()
+        let is_owed = !missing.is_empty() && self.asked.len() < ASKED_LAYERS_MAX;
+        if is_owed {
+            self.asked.push((ssrc, missing));
+        }
+        is_owed
     }
 
     fn note_clock(&mut self, ours: Ntp, theirs: Ntp) {

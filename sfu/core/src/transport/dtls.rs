@@ -1,8 +1,9 @@
 //! DTLS 1.2 as the server (RFC 6347), for the keys of SRTP (RFC 5764) and nothing else.
 //!
 //! [`Dtls`] is all the transport knows of it. [`RtcDtls`] drives `rtc-dtls` behind the pre-filter and owns the
-//! retransmission, since the library's own timer stops for good at the first repeated datagram. It never takes
-//! application data and never accepts another certificate than that of the offer.
+//! retransmission, since the library's own timer stops for good at the first repeated datagram. Of a handshake that is over
+//! it keeps what the peer's alerts are read with and a goodbye that is sealed already. It never takes application data and
+//! never accepts another certificate than that of the offer.
 
 use super::dtls_prefilter::{
     CLIENT_HELLO, HANDSHAKE_HEADER_BYTES, Prefilter, PrefilterCounters, RECORD_HEADER_BYTES,
@@ -12,11 +13,13 @@ use crate::negotiate::Fingerprint;
 use bytes::BytesMut;
 use ring::digest;
 use rtc_dtls::cipher_suite::CipherSuiteId;
-use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType};
+use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
+use rtc_dtls::conn::DTLSConn;
 use rtc_dtls::crypto::{Certificate, CryptoPrivateKey};
 use rtc_dtls::crypto_provider::{RTCCryptoProvider, SignatureScheme, providers::RingProvider};
 use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
 use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use rtc_dtls::state::State;
 use rtc_shared::TransportProtocol;
 use rtc_shared::error::Error;
 use std::collections::VecDeque;
@@ -78,8 +81,15 @@ pub trait DtlsFactory: Send + Sync {
 
 /// Makes handshakes with `rtc-dtls` and one certificate.
 pub struct RtcDtlsFactory {
+    shared: Arc<Shared>,
+}
+
+/// What all handshakes have in common.
+struct Shared {
     provider: Arc<dyn RTCCryptoProvider>,
     certificate: Certificate,
+    /// For reading alerts, of which none of it matters.
+    reading: Arc<HandshakeConfig>,
 }
 
 impl RtcDtlsFactory {
@@ -99,22 +109,30 @@ impl RtcDtlsFactory {
             certificate: vec![certificate.der().clone()],
             private_key: CryptoPrivateKey::from_signing_key(signing_key),
         };
-        (Self { provider, certificate }, fingerprint)
+        let reading = ConfigBuilder::default()
+            .with_crypto_provider(provider.clone())
+            .with_certificates(vec![certificate.clone()])
+            .build(false, None)
+            .expect("a provider and a certificate are all that a server needs");
+        (Self { shared: Arc::new(Shared { provider, certificate, reading: Arc::new(reading) }) }, fingerprint)
     }
-}
 
-impl DtlsFactory for RtcDtlsFactory {
-    fn accept(&self, _now: Instant, expected: Fingerprint) -> Box<dyn Dtls> {
-        Box::new(RtcDtls {
-            provider: self.provider.clone(),
-            certificate: self.certificate.clone(),
+    fn handshake(&self, expected: Fingerprint) -> RtcDtls {
+        RtcDtls {
+            shared: self.shared.clone(),
             expected,
             prefilter: Prefilter::new(),
             stage: Stage::Handshake { endpoint: None },
             flight: Flight::default(),
             datagrams: VecDeque::new(),
             events: VecDeque::new(),
-        })
+        }
+    }
+}
+
+impl DtlsFactory for RtcDtlsFactory {
+    fn accept(&self, _now: Instant, expected: Fingerprint) -> Box<dyn Dtls> {
+        Box::new(self.handshake(expected))
     }
 }
 
@@ -131,8 +149,17 @@ const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
 
 enum Stage {
     Handshake { endpoint: Option<Box<Endpoint>> },
-    Connected { endpoint: Box<Endpoint> },
+    Connected(Association),
     Over,
+}
+
+/// What is left of a handshake that is over. The library would keep all its messages, 10 kB for as long as somebody is
+/// there, to read one alert and write another.
+struct Association {
+    /// Keys and numbers, in the library's own form.
+    state: Box<[u8]>,
+    /// A close_notify, sealed.
+    goodbye: Vec<Vec<u8>>,
 }
 
 /// Our latest flight, as sent: a repetition is the same records again, of which the peer's replay window takes those
@@ -147,8 +174,7 @@ struct Flight {
 
 /// A handshake driven by `rtc-dtls`.
 pub struct RtcDtls {
-    provider: Arc<dyn RTCCryptoProvider>,
-    certificate: Certificate,
+    shared: Arc<Shared>,
     expected: Fingerprint,
     prefilter: Prefilter,
     stage: Stage,
@@ -167,8 +193,8 @@ impl RtcDtls {
             Profile::Aes128CmSha1_80 => SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
         };
         let config = ConfigBuilder::default()
-            .with_crypto_provider(self.provider.clone())
-            .with_certificates(vec![self.certificate.clone()])
+            .with_crypto_provider(self.shared.provider.clone())
+            .with_certificates(vec![self.shared.certificate.clone()])
             // The one that RFC 8827 section 6.5 requires of everyone.
             .with_cipher_suites(vec![CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256])
             .with_srtp_protection_profiles(vec![profile])
@@ -194,15 +220,9 @@ impl RtcDtls {
                 None => return self.fail(),
             }
         }
-        let (Stage::Handshake { endpoint: Some(endpoint) } | Stage::Connected { endpoint }) = &mut self.stage
-        else {
-            return;
-        };
+        let Stage::Handshake { endpoint: Some(endpoint) } = &mut self.stage else { return };
         let result = endpoint.read(now, PEER, None, BytesMut::from(passed));
-        let mut flight = Vec::new();
-        while let Some(transmit) = endpoint.poll_transmit() {
-            flight.push(transmit.message.to_vec());
-        }
+        let flight = drained(endpoint);
         if !flight.is_empty() {
             self.datagrams.extend(flight.iter().cloned());
             self.flight = Flight {
@@ -216,30 +236,25 @@ impl RtcDtls {
             Ok(events) => {
                 for event in events {
                     match event {
-                        EndpointEvent::HandshakeComplete => self.handle_complete(),
+                        EndpointEvent::HandshakeComplete => self.handle_complete(now),
                         EndpointEvent::PeerClosed => self.end(DtlsEvent::Closed),
                         _ => {}
                     }
                 }
             }
-            // After the handshake only what is authentic gets here: a fatal alert ends, a warning does not.
-            Err(Error::ErrAlertFatalOrClose) if matches!(self.stage, Stage::Connected { .. }) => {
-                self.end(DtlsEvent::Closed);
-            }
-            Err(_) if matches!(self.stage, Stage::Connected { .. }) => {}
             Err(_) => self.fail(),
         }
     }
 
-    fn handle_complete(&mut self) {
+    fn handle_complete(&mut self, now: Instant) {
         let Stage::Handshake { endpoint: Some(endpoint) } = std::mem::replace(&mut self.stage, Stage::Over)
         else {
             return;
         };
-        match connected(&endpoint) {
-            Some(event) => {
+        match connected(&endpoint).zip(Association::of(now, *endpoint)) {
+            Some((event, association)) => {
                 self.events.push_back(event);
-                self.stage = Stage::Connected { endpoint };
+                self.stage = Stage::Connected(association);
                 // The peer repeats its last flight if it misses ours.
                 self.flight.resend = None;
                 self.prefilter.finish();
@@ -284,7 +299,15 @@ impl Dtls for RtcDtls {
         }
         let mut passed = Vec::new();
         let verdict = self.prefilter.handle_datagram(datagram, &mut passed);
-        if !passed.is_empty() {
+        if let Stage::Connected(association) = &mut self.stage
+            && !passed.is_empty()
+        {
+            // Only alerts pass now. A fatal one ends, a warning does not.
+            if association.is_ended_by(&self.shared, &passed) {
+                self.datagrams.extend(association.goodbye.drain(..));
+                self.end(DtlsEvent::Closed);
+            }
+        } else if !passed.is_empty() {
             self.handle_passed(now, &passed);
         } else if verdict.is_repeated {
             self.handle_repeated(now);
@@ -312,12 +335,9 @@ impl Dtls for RtcDtls {
         self.events.pop_front()
     }
 
-    fn close(&mut self, now: Instant) {
-        if let Stage::Connected { endpoint } = &mut self.stage {
-            endpoint.stop(now, PEER);
-            while let Some(transmit) = endpoint.poll_transmit() {
-                self.datagrams.push_back(transmit.message.to_vec());
-            }
+    fn close(&mut self, _now: Instant) {
+        if let Stage::Connected(association) = &mut self.stage {
+            self.datagrams.extend(association.goodbye.drain(..));
         }
         self.stage = Stage::Over;
         self.flight = Flight::default();
@@ -326,6 +346,31 @@ impl Dtls for RtcDtls {
     fn counters(&self) -> &PrefilterCounters {
         self.prefilter.counters()
     }
+}
+
+impl Association {
+    /// What is needed of the library when its handshake is complete; `None` if it does not give it.
+    fn of(now: Instant, mut endpoint: Endpoint) -> Option<Self> {
+        let state = endpoint.get_connection_state(PEER)?.marshal_binary().ok()?.into_boxed_slice();
+        endpoint.stop(now, PEER);
+        Some(Self { state, goodbye: drained(&mut endpoint) })
+    }
+
+    /// Whether records hold an authentic alert that ends the association. A repeated one that does would have done so the
+    /// first time, so that no number has to be remembered.
+    fn is_ended_by(&self, shared: &Shared, records: &[u8]) -> bool {
+        let mut state = State::new(shared.provider.clone(), false);
+        if state.unmarshal_binary(&self.state).is_err() {
+            return false;
+        }
+        let mut conn = DTLSConn::new(shared.reading.clone(), false, Some(state));
+        matches!(conn.read(records), Err(Error::ErrAlertFatalOrClose))
+    }
+}
+
+/// What the library wants to send.
+fn drained(endpoint: &mut Endpoint) -> Vec<Vec<u8>> {
+    std::iter::from_fn(|| endpoint.poll_transmit()).map(|transmit| transmit.message.to_vec()).collect()
 }
 
 /// What the library has negotiated; `None` when it is not what we asked for.

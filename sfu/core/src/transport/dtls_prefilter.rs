@@ -25,7 +25,8 @@ pub const MESSAGES_MAX: u16 = 5;
 /// Most bytes of handshake that are taken before it is complete: some 20 repetitions of every flight.
 pub const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
 
-/// Most encrypted records before the handshake is complete: one for each repetition of the client's last flight.
+/// Most encrypted records before the handshake is complete: one for each repetition of the client's last flight. And as many
+/// alerts after it: a peer needs one, and the keys are made anew for each.
 pub const NEXT_EPOCH_RECORDS_MAX: u8 = 32;
 
 /// Longest encrypted record that is let through: a Finished has 53 bytes with its header, an alert 39.
@@ -115,7 +116,7 @@ pub struct Prefilter {
     /// The next message that the library is to get.
     sequence_next: u16,
     /// Messages that are not whole, or whose predecessors are not.
-    messages: ArrayVec<Message, MESSAGES_AHEAD_MAX>,
+    messages: Vec<Message>,
     /// The records handed over in the clear are numbered anew, since several may have made one.
     record_next: u64,
     handshake_bytes: usize,
@@ -136,7 +137,7 @@ impl Prefilter {
     pub fn new() -> Self {
         Self {
             sequence_next: 0,
-            messages: ArrayVec::new(),
+            messages: Vec::new(),
             record_next: 0,
             handshake_bytes: 0,
             next_epoch_records: 0,
@@ -149,7 +150,8 @@ impl Prefilter {
     /// From now on only encrypted alerts pass. Frees what was kept.
     pub fn finish(&mut self) {
         self.is_handshake_over = true;
-        self.messages = ArrayVec::new();
+        self.next_epoch_records = 0;
+        self.messages = Vec::new();
     }
 
     /// What was let through and dropped so far.
@@ -216,12 +218,13 @@ impl Prefilter {
                 verdict.is_repeated = true;
             }
             (1, HANDSHAKE | ALERT) => {
-                let is_bounded = self.is_handshake_over || self.next_epoch_records < NEXT_EPOCH_RECORDS_MAX;
-                if !is_bounded || record.len() > ENCRYPTED_RECORD_BYTES_MAX {
+                if self.next_epoch_records == NEXT_EPOCH_RECORDS_MAX
+                    || record.len() > ENCRYPTED_RECORD_BYTES_MAX
+                {
                     self.counters.over_bound += 1;
                     return;
                 }
-                self.next_epoch_records = self.next_epoch_records.saturating_add(1);
+                self.next_epoch_records += 1;
                 self.counters.records += 1;
                 passed.extend_from_slice(record);
             }

@@ -83,7 +83,8 @@ pub enum Unplaced {
 pub struct Publisher {
     extensions: ExtensionIds,
     bindings: ArrayVec<(u32, Binding), SSRCS_MAX>,
-    ups: [Option<UpStream>; UpKind::ALL.len()],
+    /// Most people in a large meeting only listen: what they could send takes no room in the table of all peers.
+    ups: [Option<Box<UpStream>>; UpKind::ALL.len()],
     said: [Option<(bool, u16)>; UpKind::ALL.len()],
     /// Whether ticks pass it by; see [`Publisher::rest`].
     is_at_rest: bool,
@@ -97,7 +98,7 @@ pub struct Publisher {
 #[derive(Debug, Default)]
 pub struct Retold {
     /// The up whose layers are gone, so that whoever subscribed starts over.
-    pub replaced: Option<UpStream>,
+    pub replaced: Option<Box<UpStream>>,
     /// Whether watchers have to look again.
     pub has_changed: bool,
 }
@@ -111,7 +112,7 @@ impl Publisher {
         for kind in UpKind::ALL {
             let place = &mut self.ups[kind as usize];
             let Some(description) = ups.iter().find(|up| up.kind == kind) else {
-                replaced.extend(place.take());
+                replaced.extend(place.take().map(|up| *up));
                 self.bindings.retain(|(_, binding)| binding.kind != kind);
                 continue;
             };
@@ -131,7 +132,7 @@ impl Publisher {
                     if let Some((is_active, height_px)) = self.said[kind as usize] {
                         (up.is_active, up.height_px) = (is_active, height_px);
                     }
-                    replaced.extend(place.replace(up));
+                    replaced.extend(place.replace(Box::new(up)).map(|up| *up));
                     self.bindings.retain(|(_, binding)| binding.kind != kind);
                 }
             }
@@ -154,13 +155,14 @@ impl Publisher {
             let replaced = place.take();
             return Retold { has_changed: replaced.is_some(), replaced };
         };
-        let is_same =
-            |up: &&mut UpStream| up.generation == facts.generation && up.layers.len() == facts.layers.len();
+        let is_same = |up: &&mut Box<UpStream>| {
+            up.generation == facts.generation && up.layers.len() == facts.layers.len()
+        };
         let mut retold = Retold::default();
         if place.as_mut().filter(is_same).is_none() {
             // No line carries it here; the tag is never looked at.
             let mid = Mid::new("0").expect("a digit is a token");
-            retold.replaced = place.replace(UpStream::of(kind, mid, facts.layers.len()));
+            retold.replaced = place.replace(Box::new(UpStream::of(kind, mid, facts.layers.len())));
             retold.has_changed = true;
         }
         let Some(up) = place else { return retold };
@@ -202,24 +204,24 @@ impl Publisher {
 
     /// The up of a kind.
     pub fn up(&self, kind: UpKind) -> Option<&UpStream> {
-        self.ups[kind as usize].as_ref()
+        self.ups[kind as usize].as_deref()
     }
 
     /// All ups.
     pub fn ups(&self) -> impl Iterator<Item = &UpStream> {
-        self.ups.iter().flatten()
+        self.ups.iter().filter_map(Option::as_deref)
     }
 
     /// The up of a kind.
     pub fn up_mut(&mut self, kind: UpKind) -> Option<&mut UpStream> {
         self.stir();
-        self.ups[kind as usize].as_mut()
+        self.ups[kind as usize].as_deref_mut()
     }
 
     /// All ups.
     pub fn ups_mut(&mut self) -> impl Iterator<Item = &mut UpStream> {
         self.stir();
-        self.ups.iter_mut().flatten()
+        self.ups.iter_mut().filter_map(Option::as_deref_mut)
     }
 
     /// A layer.
@@ -300,10 +302,10 @@ impl Publisher {
             types.contains(&Some(packet.payload_type))
         };
         let up = match extension(self.extensions.mid) {
-            Some(mid) => self.ups.iter().flatten().find(|up| up.mid.as_str().as_bytes() == mid)?,
+            Some(mid) => self.ups().find(|up| up.mid.as_str().as_bytes() == mid)?,
             None => {
                 // Without a mid a payload type will do, if it leaves no choice.
-                let mut fitting = self.ups.iter().flatten().filter(carries);
+                let mut fitting = self.ups().filter(carries);
                 fitting.next().filter(|_| fitting.next().is_none())?
             }
         };
@@ -340,7 +342,7 @@ impl Publisher {
 
     /// Memory held for histories, in bytes.
     pub fn history_bytes(&self) -> usize {
-        self.ups.iter().flatten().flat_map(|up| &up.layers).map(|layer| layer.history.memory_bytes()).sum()
+        self.ups().flat_map(|up| &up.layers).map(|layer| layer.history.memory_bytes()).sum()
     }
 }
 

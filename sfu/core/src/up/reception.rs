@@ -140,7 +140,8 @@ pub struct Reception {
     transit: Option<u32>,
     /// Expected and received at the last report.
     reported: (u64, u64),
-    missing: ArrayVec<Missing, MISSING_MAX>,
+    /// At most [`MISSING_MAX`]; no memory is held before anything is lost.
+    missing: Vec<Missing>,
     /// How much longer than [`REORDER_WAIT_MIN`] a gap is waited on, by the reordering seen.
     reorder_wait_more: Duration,
     /// Packets asked for since the last one that came when asked for.
@@ -212,7 +213,7 @@ impl Reception {
         }
         let ask_at = now + REORDER_WAIT_MIN + self.reorder_wait_more;
         for number in highest.0 + 1..sequence.0 {
-            if self.missing.is_full() {
+            if self.missing.len() >= MISSING_MAX {
                 self.missing.remove(0);
                 self.is_beyond_repair = true;
             }

@@ -24,8 +24,8 @@ impl Client {
     fn with_mtu(now: Instant, profiles: &[SrtpProtectionProfile], mtu: usize) -> Self {
         let (factory, fingerprint) = RtcDtlsFactory::generate();
         let config: HandshakeConfig = ConfigBuilder::default()
-            .with_crypto_provider(factory.provider.clone())
-            .with_certificates(vec![factory.certificate.clone()])
+            .with_crypto_provider(factory.shared.provider.clone())
+            .with_certificates(vec![factory.shared.certificate.clone()])
             .with_srtp_protection_profiles(profiles.to_vec())
             .with_extended_master_secret(ExtendedMasterSecretType::Require)
             .with_insecure_skip_verify(true)
@@ -271,6 +271,37 @@ fn either_side_can_close() {
             }
             assert!(client.is_closed);
         }
+    }
+}
+
+#[test]
+fn of_a_handshake_that_is_over_little_is_kept() {
+    let mut now = Instant::now_for_tests();
+    let mut client = Client::new(now, &GCM_LAST);
+    let mut server = RtcDtlsFactory::generate().0.handshake(client.fingerprint);
+    run(&mut now, &mut client, &mut server, |_| true).unwrap();
+    let Stage::Connected(Association { state, goodbye }) = &server.stage else { panic!("it is complete") };
+    let datagrams = goodbye.iter().chain(&server.flight.datagrams);
+    let kept = size_of::<RtcDtls>() + state.len() + datagrams.map(Vec::len).sum::<usize>();
+    assert!(kept < 1_500, "{kept} bytes beside empty queues");
+    assert!(server.datagrams.is_empty() && server.events.is_empty());
+}
+
+#[test]
+fn forged_alerts_end_nothing_and_are_looked_at_a_few_times() {
+    let mut now = Instant::now_for_tests();
+    let mut client = Client::new(now, &GCM_LAST);
+    let mut server = server(now, client.fingerprint);
+    run(&mut now, &mut client, &mut *server, |_| true).unwrap();
+    let goodbye = client.close(now).remove(0);
+    for byte in 0..100 {
+        let mut forged = goodbye.clone();
+        *forged.last_mut().unwrap() ^= 1 + byte;
+        let records_before = server.counters().records;
+        server.handle_datagram(now, &forged);
+        assert!(server.poll_event().is_none() && server.poll_datagram().is_none());
+        let is_looked_at = server.counters().records > records_before;
+        assert_eq!(is_looked_at, byte < crate::transport::dtls_prefilter::NEXT_EPOCH_RECORDS_MAX);
     }
 }
 
