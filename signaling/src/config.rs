@@ -13,9 +13,13 @@ use std::time::Duration;
 pub struct Timing {
     /// How long a socket may take to say `hello`.
     pub hello: Duration,
-    /// How often the server pings. Browsers throttle the timers of background tabs, so the server leads.
+    /// How often the server pings. Browsers throttle the timers of background tabs, so the server leads. In a meeting in which
+    /// nothing happens this is nearly all that signaling does, for each member. Below the minute after which proxies and
+    /// firewalls forget a connection.
     pub ping: Duration,
-    /// A socket that is silent for this long is taken for lost, by either side: three missed pings.
+    /// A socket that is silent for this long is taken for lost, by either side: two missed pings and some time for the answer.
+    /// Hardly anybody waits for it: the media plane tells everyone within seconds whose line is lost, and a client whose media
+    /// fall silent asks its socket for a sign of life at once.
     pub silence: Duration,
     /// How long the membership of a lost socket is kept: longer than a Wi-Fi change, a sleep of the phone's screen
     /// or a restarted router takes, shorter than people wait for someone who is gone.
@@ -32,8 +36,8 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             hello: Duration::from_secs(10),
-            ping: Duration::from_secs(5),
-            silence: Duration::from_secs(15),
+            ping: Duration::from_secs(20),
+            silence: Duration::from_secs(45),
             resume: Duration::from_secs(60),
             renew: Duration::from_secs(60),
             moving: Duration::from_secs(8),

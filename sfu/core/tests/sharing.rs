@@ -76,6 +76,39 @@ fn whoever_gets_media_is_not_greeted_besides() {
 }
 
 #[test]
+fn several_packets_are_greeting_enough_for_a_second_and_one_is_for_half_of_it() {
+    let mut meeting = pair();
+    meeting.view(1, &[("v0", Some(0), 720)]);
+    talk(&mut meeting, &[0], 1_000 * MS);
+    // How many reports and greetings come besides, and how many of them begin as greetings do.
+    let besides = |meeting: &mut Meeting, send: fn(&mut Meeting)| {
+        meeting.people[1].rtcp.clear();
+        for _ in 0..10 {
+            send(meeting);
+            meeting.pass(800 * MS);
+        }
+        let compounds = &meeting.people[1].rtcp;
+        (compounds.len(), compounds.iter().filter(|compound| compound[1] == 201).count())
+    };
+    let frame = |meeting: &mut Meeting| (0..3).for_each(|layer| meeting.send_frame(0, layer, true));
+    assert_eq!(besides(&mut meeting, frame), (8, 0), "a report each second");
+    let sound = |meeting: &mut Meeting| meeting.send_sound(0, 30);
+    let (compounds, greetings) = besides(&mut meeting, sound);
+    assert!(
+        compounds >= 10 && greetings > 0,
+        "{compounds}, {greetings}: between two packets that may be lost"
+    );
+    // Once nothing comes, the beat is the usual one.
+    frame(&mut meeting);
+    meeting.pass(1_000 * MS);
+    for _ in 0..4 {
+        meeting.people[1].rtcp.clear();
+        meeting.pass(500 * MS);
+        assert!(!meeting.people[1].rtcp.is_empty());
+    }
+}
+
+#[test]
 fn publishers_are_told_which_layers_somebody_watches() {
     let mut meeting = pair();
     talk(&mut meeting, &[0, 1], 3_000 * MS);

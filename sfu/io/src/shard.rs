@@ -6,6 +6,7 @@
 //! they are reported as lost and a fresh heart goes on.
 
 mod heart;
+mod quiet;
 mod turn;
 
 pub use heart::{Heart, Membership};
@@ -213,6 +214,7 @@ fn run<H: Heart>(
         let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(heart)));
         counters.sockets.panics.add(1);
         counters.sockets.paths.set(0);
+        counters.sockets.paths_quiet.set(0);
         counters.sockets.carriers.set(0);
         counters.sockets.peers.set(0);
         mail.crossing.end();

@@ -103,6 +103,8 @@ counters! {
         peers,
         /// Paths open now.
         paths,
+        /// Of these, such that send no media.
+        paths_quiet,
         /// Paths opened.
         paths_opened,
         /// Paths that could not be opened: no descriptor, no memory, no route.

@@ -109,7 +109,7 @@ test('a bridge that stands still for six seconds is noticed at once, and the cal
     for (const person of people) await expectBeat(person.page);
     bridge.program.stall();
     const stalledAt = Date.now();
-    // Two seconds of silence, one without an answer: long before the 15 s after which a socket counts as lost.
+    // Two seconds of silence, one without an answer: long before the 45 s after which a socket counts as lost.
     await expect(ana.page.getByText('Reconnecting')).toBeVisible({ timeout: 6_000 });
     await expect(berta.page.getByText('Reconnecting')).toBeVisible({ timeout: 6_000 });
     await expect.poll(() => Date.now() - stalledAt, { intervals: [100] }).toBeGreaterThan(6_000);

@@ -39,6 +39,13 @@ test('a beat that is heard in every other sample is known', () => {
   expect(counter.read(false)).toBe(500);
 });
 
+test('a beat that frames keep, one a second, is known', () => {
+  const counter = new Counter();
+  for (let i = 0; i < 12; i += 1) counter.read(i % 4 === 0);
+  expect(counter.read(true)).toBe(0);
+  expect(counter.read(false)).toBe(250);
+});
+
 test('another transport has a beat of its own to be heard first', () => {
   const counter = new Counter().beating();
   counter.silence.reset();

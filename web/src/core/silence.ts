@@ -1,21 +1,22 @@
 // Notices that nothing arrives any more, long before the browser does. Pure: it is told how much has been received
 // and when, and says for how long nothing came.
 //
-// The server lets every connected peer hear something each 500 ms, so two seconds without a byte are a line that is
-// gone and no pause of the others. A server that was never heard to keep that beat proves nothing by being silent.
+// The server lets every connected peer hear something each 500 ms, or each second where it was a frame of several packets
+// that came last, so two seconds without a byte are a line that is gone and no pause of the others. A server that was
+// never heard to keep that beat proves nothing by being silent.
 
 /**
  * How often the counters are read, twice a beat: a silence is noticed so much too late at most. Browsers stretch it to a
  * second and more in pages that nobody looks at.
  */
 export const SAMPLE_MS = 250;
-/** Four beats: what a line with losses skips now and then is not taken for its end. */
+/** Four beats, two behind a frame: what a line with losses skips now and then is not taken for its end. */
 export const SILENT_MS = 2_000;
 /** A sample counts for no more than this: while a page or a computer sleeps nobody listens. */
 const COUNTED_MS_MAX = 1_000;
-/** So many samples with something new, each no later than a beat and a half after the last, and the beat is known. */
+/** So many samples with something new, each no later than the longest beat and a sample after the last, and the beat is known. */
 const BEATS_MIN = 2;
-const BEAT_MS_MAX = 750;
+const BEAT_MS_MAX = 1_250;
 
 export class Silence {
   #bytes: number | null = null;

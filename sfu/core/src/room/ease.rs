@@ -10,8 +10,8 @@ use crate::{bwe::allocate::Picture, up::LayerRef};
 use arrayvec::ArrayVec;
 use std::time::{Duration, Instant};
 
-/// How long someone is passed by: four ticks of five.
-const EASE: Duration = Duration::from_millis(450);
+/// How long someone is passed by: nine ticks of ten.
+const EASE: Duration = Duration::from_millis(950);
 
 /// Packets are counted over this time ...
 const COUNTED_FOR: Duration = Duration::from_millis(800);

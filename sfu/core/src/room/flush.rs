@@ -52,9 +52,10 @@ impl Room {
         }
         if let Some(peer) = self.peers.get_mut(key) {
             peer.subscriber = subscriber;
-            peer.ease.note_sent(self.counters.packets_sent - sent_before);
-            if is_reported || self.counters.packets_sent != sent_before {
-                peer.greeted_at = Some(now);
+            let sent = self.counters.packets_sent - sent_before;
+            peer.ease.note_sent(sent);
+            if is_reported || sent > 0 {
+                peer.beat.note(now, sent);
             }
         }
         if !torn.is_empty() {

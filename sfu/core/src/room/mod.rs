@@ -9,6 +9,7 @@
 //! [`Room::poll_timeout`].
 
 mod assign;
+mod beat;
 mod ease;
 mod flush;
 mod forward;
@@ -33,6 +34,7 @@ use crate::{
 };
 use arrayvec::ArrayVec;
 use asamblea_seam::{Event, PeerId, RoomId, SlotState, SlotWish, UpKind, UpState};
+use beat::{BEAT, Beat};
 use parts::Parts;
 use slotmap::SlotMap;
 use speakers::Speakers;
@@ -52,10 +54,6 @@ pub const TICK: Duration = Duration::from_millis(100);
 
 /// Ticks between two reports of one peer: RTCP reports come once a second; peers take turns.
 const TICKS_PER_REPORT: u64 = 10;
-
-/// The longest time that a connected peer hears nothing, but for a tick: clients count on a beat each half second, and take
-/// the path for dead when four are missing. Just below it, so that the beat is five ticks also where a tick comes early.
-const GREETING: Duration = Duration::from_millis(450);
 
 /// Without any packet for this long the room sleeps until the next one.
 const SLEEP_AFTER: Duration = Duration::from_secs(3);
@@ -115,8 +113,8 @@ pub(crate) struct Peer {
     voices_max: usize,
     /// Until when the rest of its queue waits.
     held_until: Option<Instant>,
-    /// When it was last sent anything.
-    greeted_at: Option<Instant>,
+    /// When it has to hear something again.
+    beat: Beat,
     /// Where it lives, if that is on another part: then it has no transport and no slots here.
     origin: Option<Box<parts::Origin>>,
 }
@@ -262,7 +260,7 @@ impl Room {
             hysteresis: Hysteresis::default(),
             voices_max: usize::MAX,
             held_until: None,
-            greeted_at: None,
+            beat: Beat::default(),
             origin,
         });
         self.by_id.insert(id, key);
@@ -451,8 +449,7 @@ impl Room {
             let Some(peer) = self.peers.get(key) else { continue };
             // Most of a large meeting only listens: of them these three words are read and no more.
             let (is_at_rest, is_easy) = (peer.publisher.is_at_rest(), peer.ease.is_on(now));
-            let is_greeting_due =
-                peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= GREETING);
+            let is_greeting_due = peer.beat.is_due(now);
             if !is_at_rest {
                 self.look_after(now, key);
             }
@@ -476,7 +473,7 @@ impl Room {
         self.tick_at = if is_awake || self.speakers.is_anyone_speaking() {
             Some(now + TICK)
         } else {
-            (is_anyone_connected || self.parts.is_linked()).then(|| now + GREETING)
+            (is_anyone_connected || self.parts.is_linked()).then(|| now + BEAT)
         };
     }
 

@@ -363,8 +363,7 @@ impl Room {
         // So is a report on what it was sent.
         let has_report = peer.duties.is_report_due
             && subscriber.slots.iter().any(|slot| slot.is_open && slot.packets != slot.reported_packets);
-        let is_greeting_due = !has_report
-            && peer.greeted_at.is_none_or(|at| now.saturating_duration_since(at) >= super::GREETING);
+        let is_greeting_due = !has_report && peer.beat.is_due(now);
         let is_feedback_due = peer.publisher.feedback.is_due();
         let duties = &peer.duties;
         let is_anything_due = duties.is_report_due

@@ -1,6 +1,6 @@
 //! The loop with a scripted heart, over the real kernel.
 
-use super::{turn::SENDS_BEFORE_LOOK, *};
+use super::{quiet::REPORTS_IN_A_ROW, turn::SENDS_BEFORE_LOOK, *};
 use crate::crossing::{BATCHES_MAX, crossings};
 use crate::listener::{Gate, Listener};
 use crate::port;
@@ -256,6 +256,32 @@ fn a_check_opens_a_path_and_the_path_carries_what_follows() {
         let stats = bench.listener.stats();
         stats.admitted == 50 && stats.datagrams == 50
     });
+}
+
+#[test]
+fn a_path_that_sends_no_media_is_quiet_and_is_heard_all_the_same() {
+    let bench = bench("127.0.0.1:0", 1);
+    let (client, other) = (bench.client(0), bench.client(0));
+    let quiet = || bench.shards[0].stats().sockets.paths_quiet;
+    let (mut report, mut media) = ([0; 40], [0; 40]);
+    [report[0], report[1], media[0]] = [0x80, 201, 0x80];
+    for _ in 1..REPORTS_IN_A_ROW {
+        echoes(&client, &report);
+        echoes(&other, &report);
+    }
+    echoes(&other, &media);
+    assert_eq!(quiet(), 0);
+    for _ in 0..3 {
+        (0..10).for_each(|_| echoes(&client, &report));
+        bench.until("it is quiet", || quiet() == 1);
+        echoes(&client, &media);
+        bench.until("it sends media", || quiet() == 0);
+        echoes(&client, &media);
+        (0..REPORTS_IN_A_ROW).for_each(|_| echoes(&client, &report));
+    }
+    bench.shards[0].send(Tell::Close(PathId(0)));
+    bench.until("it is gone", || quiet() == 0);
+    echoes(&other, &report);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The loop of a shard's thread, turn by turn: take in mail and datagrams, tell the heart, send what it says, sleep.
 
+use super::quiet::{self, Habit, QUIET, Quiet};
 use super::{CheckMail, Heart, Mail, Membership};
 use crate::batch::{COALESCED_BYTES_MAX, Inbox};
 use crate::carrier::{Carriage, CarriedMail, Carrier};
@@ -58,6 +59,8 @@ pub(super) struct Loop<'a, H: Heart> {
     stopping: &'a AtomicBool,
     peers: &'a mut BTreeSet<PeerId>,
     paths: HashMap<PathId, Path, ByOwnId>,
+    /// How many of them are quiet.
+    quiet_paths: usize,
     remotes: HashMap<SocketAddr, PathId>,
     /// Paths that have something to read, in the order of their turns.
     ready: VecDeque<PathId>,
@@ -114,6 +117,9 @@ struct Path {
     socket: PathSocket,
     is_ready: bool,
     heard: Instant,
+    habit: Habit,
+    /// Whether it is among the quiet ones.
+    is_quiet: bool,
 }
 
 impl<'a, H: Heart> Loop<'a, H> {
@@ -136,6 +142,7 @@ impl<'a, H: Heart> Loop<'a, H> {
             stopping,
             peers,
             paths: HashMap::default(),
+            quiet_paths: 0,
             remotes: HashMap::new(),
             ready: VecDeque::new(),
             asked: Vec::new(),
@@ -158,14 +165,16 @@ impl<'a, H: Heart> Loop<'a, H> {
             inbox: Inbox::new(MESSAGES_PER_SOCKET, COALESCED_BYTES_MAX),
             left: 0,
         };
+        let mut quiet = Quiet::new(poll.registry())?;
         let mut mail_waits = false;
         loop {
             let timeout = if mail_waits || !self.ready.is_empty() || !self.mail.crossing.may_sleep() {
                 Some(Duration::ZERO)
             } else {
-                self.heart.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()))
+                let due = self.heart.poll_timeout().into_iter().chain(quiet.look_at()).min();
+                due.map(|at| at.saturating_duration_since(Instant::now()))
             };
-            self.look(poll, &mut arrivals, timeout)?;
+            self.look(poll, &mut arrivals, &mut quiet, timeout)?;
             self.mail.crossing.awake();
             if self.stopping.load(Ordering::Acquire) {
                 return Ok(());
@@ -178,10 +187,13 @@ impl<'a, H: Heart> Loop<'a, H> {
                 self.heart.handle_timeout(now);
             }
             arrivals.left = DATAGRAMS_PER_TURN_MAX;
-            self.receive(now, &mut arrivals);
+            if quiet.look(now, poll.registry(), &mut arrivals.readiness)? {
+                self.line_up(&arrivals.readiness);
+            }
+            self.receive(now, poll, &mut arrivals, &quiet);
             self.relay();
             // Its wake-up is used up by then.
-            mail_waits |= self.flush(now, poll, &mut arrivals)?;
+            mail_waits |= self.flush(now, poll, &mut arrivals, &mut quiet)?;
             self.tell_rooms(now);
         }
     }
@@ -192,6 +204,7 @@ impl<'a, H: Heart> Loop<'a, H> {
         &mut self,
         poll: &mut Poll,
         arrivals: &mut Arrivals,
+        quiet: &mut Quiet,
         timeout: Option<Duration>,
     ) -> io::Result<bool> {
         let readiness = &mut arrivals.readiness;
@@ -199,19 +212,27 @@ impl<'a, H: Heart> Loop<'a, H> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => readiness.clear(),
             result => result?,
         }
-        let mut has_mail = false;
-        for event in &*readiness {
-            has_mail |= event.token() == WAKE;
+        let is_named = |token| readiness.iter().any(|event| event.token() == token);
+        if is_named(QUIET) {
+            quiet.handle_ready(Instant::now(), poll.registry())?;
+        }
+        let has_mail = is_named(WAKE);
+        self.line_up(readiness);
+        Ok(has_mail)
+    }
+
+    /// Gives paths that have something to read their turns behind the others.
+    fn line_up(&mut self, readiness: &Events) {
+        for event in readiness {
             let id = PathId(event.token().0 as u64);
-            if event.token() != WAKE
-                && let Some(path) = self.paths.get_mut(&id)
+            // None has the number of another token.
+            if let Some(path) = self.paths.get_mut(&id)
                 && !path.is_ready
             {
                 path.is_ready = true;
                 self.ready.push_back(id);
             }
         }
-        Ok(has_mail)
     }
 
     fn tell_rooms(&mut self, now: Instant) {
@@ -316,7 +337,7 @@ impl<'a, H: Heart> Loop<'a, H> {
     }
 
     /// Takes from the ready sockets in turn until none is left or the turn has its fill.
-    fn receive(&mut self, now: Instant, arrivals: &mut Arrivals) {
+    fn receive(&mut self, now: Instant, poll: &Poll, arrivals: &mut Arrivals, quiet: &Quiet) {
         let counters = &self.counters.sockets;
         let Arrivals { inbox, left, .. } = arrivals;
         while *left > 0
@@ -349,22 +370,35 @@ impl<'a, H: Heart> Loop<'a, H> {
                 for datagram in message.data.chunks_mut(message.segment_bytes) {
                     *left = left.saturating_sub(1);
                     counters.datagrams_received.add(1);
+                    path.habit.note(datagram);
                     self.heart.handle_datagram(now, id, datagram);
                 }
+            }
+            if path.is_quiet != path.habit.is_quiet() {
+                path.change_company(id, poll, quiet);
+                self.quiet_paths =
+                    self.quiet_paths + usize::from(path.is_quiet) - usize::from(!path.is_quiet);
+                counters.paths_quiet.set(self.quiet_paths as u64);
             }
         }
     }
 
     /// Does what the heart says until it is content, and takes in what arrives meanwhile. Whether it was woken for mail.
-    fn flush(&mut self, now: Instant, poll: &mut Poll, arrivals: &mut Arrivals) -> io::Result<bool> {
+    fn flush(
+        &mut self,
+        now: Instant,
+        poll: &mut Poll,
+        arrivals: &mut Arrivals,
+        quiet: &mut Quiet,
+    ) -> io::Result<bool> {
         let mut is_woken = false;
         let (mut sends, mut sends_max) = (0, SENDS_BEFORE_LOOK);
         loop {
             if sends >= sends_max && arrivals.left > 0 {
                 (sends, sends_max) = (0, sends_max * 2);
-                is_woken |= self.look(poll, arrivals, Some(Duration::ZERO))?;
+                is_woken |= self.look(poll, arrivals, quiet, Some(Duration::ZERO))?;
                 let now = Instant::now();
-                self.receive(now, arrivals);
+                self.receive(now, poll, arrivals, quiet);
                 is_woken |= self.take_crossed(now);
                 self.relay();
             }
@@ -416,11 +450,12 @@ impl<'a, H: Heart> Loop<'a, H> {
         let local = self.asked.iter().find(|(asker, _)| *asker == remote).and_then(|(_, local)| *local);
         let socket = PathSocket::open(&self.port, remote, local)?;
         let token = Token(id.0 as usize);
-        assert_ne!(token, WAKE, "the heart numbers paths from below");
+        assert!(token != WAKE && token != QUIET, "the heart numbers paths from below");
         poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
         // A peer that rejoined from the same socket: the kernel prefers the newer one, and so does this.
         self.remotes.insert(remote, id);
-        self.paths.insert(id, Path { socket, is_ready: false, heard: now });
+        let path = Path { socket, is_ready: false, heard: now, habit: Habit::default(), is_quiet: false };
+        self.paths.insert(id, path);
         self.counters.sockets.paths_opened.add(1);
         self.counters.sockets.paths.set(self.paths.len() as u64);
         Ok(())
@@ -442,13 +477,27 @@ impl<'a, H: Heart> Loop<'a, H> {
             self.counters.sockets.carriers.set(self.carried.len() as u64);
             return;
         }
-        // Closing the descriptor takes it out of the poll.
-        if let Some(path) = self.paths.remove(&id)
-            && self.remotes.get(&path.socket.remote()) == Some(&id)
-        {
+        // Closing the descriptor takes it out of its poll.
+        let Some(path) = self.paths.remove(&id) else { return };
+        if self.remotes.get(&path.socket.remote()) == Some(&id) {
             self.remotes.remove(&path.socket.remote());
         }
+        self.quiet_paths -= usize::from(path.is_quiet);
         self.counters.sockets.paths.set(self.paths.len() as u64);
+        self.counters.sockets.paths_quiet.set(self.quiet_paths as u64);
+    }
+}
+
+impl Path {
+    /// Has it join the quiet ones, or leave them. What waits to be read is found in either place.
+    fn change_company(&mut self, id: PathId, poll: &Poll, quiet: &Quiet) {
+        let polls = [poll.registry(), quiet.registry()];
+        let [from, to] = if self.is_quiet { [polls[1], polls[0]] } else { polls };
+        if let Err(error) = quiet::change(self.socket.as_raw_fd(), Token(id.0 as usize), from, to) {
+            // It is heard no more, and its peer comes back on another.
+            tracing::debug!(%error, "a path is lost between two polls");
+        }
+        self.is_quiet = !self.is_quiet;
     }
 }
 
