@@ -1,6 +1,10 @@
 //! The loop with a scripted heart, over the real kernel.
 
-use super::{quiet::REPORTS_IN_A_ROW, turn::SENDS_BEFORE_LOOK, *};
+use super::{
+    quiet::REPORTS_IN_A_ROW,
+    turn::{QUIET_PATHS_PER_TURN, SENDS_BEFORE_LOOK},
+    *,
+};
 use crate::crossing::{BATCHES_MAX, crossings};
 use crate::listener::{Gate, Listener};
 use crate::port;
@@ -282,6 +286,31 @@ fn a_path_that_sends_no_media_is_quiet_and_is_heard_all_the_same() {
     bench.shards[0].send(Tell::Close(PathId(0)));
     bench.until("it is gone", || quiet() == 0);
     echoes(&other, &report);
+}
+
+#[test]
+fn the_other_sockets_are_looked_at_while_many_quiet_ones_have_their_turns() {
+    const LISTENERS: usize = 8 * QUIET_PATHS_PER_TURN;
+    let bench = bench("127.0.0.1:0", 1);
+    let clients: Vec<UdpSocket> = (0..LISTENERS).map(|_| bench.client(0)).collect();
+    let mut report = [0; 40];
+    [report[0], report[1]] = [0x80, 201];
+    for client in &clients {
+        (0..REPORTS_IN_A_ROW).for_each(|_| echoes(client, &report));
+    }
+    bench.until("all are quiet", || bench.shards[0].stats().sockets.paths_quiet == LISTENERS as u64);
+    let (go, may_go) = mpsc::channel();
+    bench.shards[0].send(Tell::WaitFor(may_go));
+    let before = bench.shards[0].stats().sockets.turns;
+    for client in &clients {
+        client.send(&report).unwrap();
+    }
+    go.send(()).unwrap();
+    for client in &clients {
+        assert_eq!(heard(client), report);
+    }
+    let turns = bench.shards[0].stats().sockets.turns - before;
+    assert!(turns >= 8, "{turns} turns for what waited on {LISTENERS} sockets");
 }
 
 #[test]

@@ -33,6 +33,10 @@ const DATAGRAMS_PER_TURN_MAX: usize = 512;
 /// with them to those whose turn has not come. The heart gives out batches of that many.
 pub(super) const SENDS_BEFORE_LOOK: usize = 8;
 
+/// Quiet paths that have their turn before the other sockets are looked at again, so that media do not wait for what a
+/// thousand listeners say together.
+pub(super) const QUIET_PATHS_PER_TURN: usize = 8;
+
 /// Messages taken from one socket before the next has its turn; each may be a run of many datagrams.
 const MESSAGES_PER_SOCKET: usize = 8;
 
@@ -64,6 +68,8 @@ pub(super) struct Loop<'a, H: Heart> {
     remotes: HashMap<SocketAddr, PathId>,
     /// Paths that have something to read, in the order of their turns.
     ready: VecDeque<PathId>,
+    /// The same of the quiet ones, which come after all others.
+    ready_quiet: VecDeque<PathId>,
     /// Who sent a check in this turn, and to which of our addresses: the heart opens paths by remote address alone.
     asked: Vec<(SocketAddr, Option<IpAddr>)>,
     /// Paths that run over carriers.
@@ -111,6 +117,8 @@ struct Arrivals {
     inbox: Inbox,
     /// How many more may be taken in this turn.
     left: usize,
+    /// How many more quiet paths have their turn in it.
+    quiet_left: usize,
 }
 
 struct Path {
@@ -145,6 +153,7 @@ impl<'a, H: Heart> Loop<'a, H> {
             quiet_paths: 0,
             remotes: HashMap::new(),
             ready: VecDeque::new(),
+            ready_quiet: VecDeque::new(),
             asked: Vec::new(),
             carried: HashMap::new(),
             by_carrier: HashMap::new(),
@@ -164,11 +173,13 @@ impl<'a, H: Heart> Loop<'a, H> {
             readiness: Events::with_capacity(READY_MAX),
             inbox: Inbox::new(MESSAGES_PER_SOCKET, COALESCED_BYTES_MAX),
             left: 0,
+            quiet_left: 0,
         };
         let mut quiet = Quiet::new(poll.registry())?;
         let mut mail_waits = false;
         loop {
-            let timeout = if mail_waits || !self.ready.is_empty() || !self.mail.crossing.may_sleep() {
+            let is_waited_for = mail_waits || !self.ready.is_empty() || !self.ready_quiet.is_empty();
+            let timeout = if is_waited_for || !self.mail.crossing.may_sleep() {
                 Some(Duration::ZERO)
             } else {
                 let due = self.heart.poll_timeout().into_iter().chain(quiet.look_at()).min();
@@ -186,8 +197,8 @@ impl<'a, H: Heart> Loop<'a, H> {
             if self.heart.poll_timeout().is_some_and(|at| at <= now) {
                 self.heart.handle_timeout(now);
             }
-            arrivals.left = DATAGRAMS_PER_TURN_MAX;
-            if quiet.look(now, poll.registry(), &mut arrivals.readiness)? {
+            (arrivals.left, arrivals.quiet_left) = (DATAGRAMS_PER_TURN_MAX, QUIET_PATHS_PER_TURN);
+            if self.ready_quiet.is_empty() && quiet.look(now, poll.registry(), &mut arrivals.readiness)? {
                 self.line_up(&arrivals.readiness);
             }
             self.receive(now, poll, &mut arrivals, &quiet);
@@ -230,7 +241,8 @@ impl<'a, H: Heart> Loop<'a, H> {
                 && !path.is_ready
             {
                 path.is_ready = true;
-                self.ready.push_back(id);
+                let ready = if path.is_quiet { &mut self.ready_quiet } else { &mut self.ready };
+                ready.push_back(id);
             }
         }
     }
@@ -339,10 +351,17 @@ impl<'a, H: Heart> Loop<'a, H> {
     /// Takes from the ready sockets in turn until none is left or the turn has its fill.
     fn receive(&mut self, now: Instant, poll: &Poll, arrivals: &mut Arrivals, quiet: &Quiet) {
         let counters = &self.counters.sockets;
-        let Arrivals { inbox, left, .. } = arrivals;
-        while *left > 0
-            && let Some(id) = self.ready.pop_front()
-        {
+        let Arrivals { inbox, left, quiet_left, .. } = arrivals;
+        while *left > 0 {
+            let id = match self.ready.pop_front() {
+                Some(id) => id,
+                None if *quiet_left == 0 => break,
+                None => {
+                    *quiet_left -= 1;
+                    let Some(id) = self.ready_quiet.pop_front() else { break };
+                    id
+                }
+            };
             let Some(path) = self.paths.get_mut(&id) else { continue };
             let count = match inbox.receive(path.socket.as_fd()) {
                 Ok(count) => count,
