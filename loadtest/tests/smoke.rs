@@ -95,6 +95,14 @@ fn people_join_a_running_room_and_all_of_them_see_a_picture() {
     assert_eq!(sample["connections"], 3, "those who were there before");
 }
 
+#[test]
+fn who_is_merely_there_has_a_place_with_a_server_and_without() {
+    let results = run_text("muted", &format!("{SECOND}muted = 1\n"), &[]);
+    for entry in results["entries"].as_array().expect("entries") {
+        assert_eq!(sample(entry)["connections"], 4, "who sends, two who watch, and one who does neither");
+    }
+}
+
 /// Looks that a test takes at what a busy machine may spoil.
 const LOOKS_MAX: i32 = 4;
 

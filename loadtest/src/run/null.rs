@@ -58,9 +58,9 @@ pub(crate) fn run(scenario: &Scenario, row: &Row, place: &Place) -> anyhow::Resu
     }
     let mut routes = Vec::new();
     for bot in &mut driver.bots {
-        // Who is there and neither sends nor watches has nothing open.
+        // Who is there and neither sends nor watches has nothing open; a description has a line at least.
         if bot.links().is_empty() {
-            bot.offer(&[], 0, 0)?;
+            bot.offer(&[], 0, 1)?;
         }
         let link = bot.links().first_mut().context("an open bot")?;
         link.connection.preset(Srtp::preset(&identity, SECRET)?, at)?;
