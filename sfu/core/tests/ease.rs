@@ -3,7 +3,7 @@
 mod meeting;
 
 use asamblea_seam::Event;
-use meeting::{Meeting, line::Line, publishing};
+use meeting::{Meeting, line::Line, publishing, rtcp};
 use std::time::Duration;
 
 const MS: Duration = Duration::from_millis(1);
@@ -98,6 +98,97 @@ fn a_camera_that_is_off_costs_no_look_and_is_asked_for_as_soon_as_it_is_on() {
         _ => false,
     });
     assert!(is_asked, "{:?}", meeting.told);
+}
+
+#[test]
+fn news_of_a_calm_line_may_wait_until_something_is_asked_for_or_lost() {
+    let (mut meeting, mut line) = watched();
+    let (now, key) = (meeting.now, meeting.people[1].key);
+    meeting.room.publish(now, key, &publishing(false, false));
+    let may_wait =
+        |meeting: &Meeting, person: usize| meeting.room.may_wait(meeting.now, meeting.people[person].key);
+    assert!(!may_wait(&meeting, 1), "nothing is known of the line");
+    watch(&mut meeting, &mut line, 8_000 * MS);
+    assert!(may_wait(&meeting, 1));
+    assert!(!may_wait(&meeting, 0), "it sends media");
+    let ssrc = meeting.slot_ssrc(1, "v0");
+    let request = rtcp(|writer| {
+        writer.receiver_report(1, &[]);
+        writer.nack(1, ssrc, &[7]);
+    });
+    meeting.hand_in_rtcp(1, &request);
+    assert!(!may_wait(&meeting, 1), "a packet is missing");
+    watch(&mut meeting, &mut line, 9_000 * MS);
+    assert!(!may_wait(&meeting, 1), "it may be so again");
+    watch(&mut meeting, &mut line, 4_000 * MS);
+    assert!(may_wait(&meeting, 1));
+    line.lost_percent = 10;
+    watch(&mut meeting, &mut line, 5_000 * MS);
+    assert!(!may_wait(&meeting, 1), "packets get lost");
+}
+
+#[test]
+fn news_of_a_narrow_line_may_not_wait() {
+    let (mut meeting, mut line) = watched();
+    let (now, key) = (meeting.now, meeting.people[1].key);
+    meeting.room.publish(now, key, &publishing(false, false));
+    meeting.people[1].oracle.is_narrow = true;
+    line.bps = 300_000;
+    for step in 0..4_000 {
+        if step % 7 == 0 {
+            let is_key = !meeting.take_plis(0).is_empty();
+            (0..3).for_each(|layer| meeting.send_frame(0, layer, is_key));
+        }
+        meeting.pass(5 * MS);
+        line.carry(&mut meeting, 1, step % 20 == 0);
+        let may_wait = meeting.room.may_wait(meeting.now, meeting.people[1].key);
+        assert!(step < 2_000 || !may_wait, "step {step}");
+    }
+}
+
+#[test]
+fn who_rests_goes_on_while_others_come_and_ask_for_pictures() {
+    let mut meeting = Meeting::new(13);
+    for person in 0..4 {
+        meeting.join(2, 2);
+        let (now, key) = (meeting.now, meeting.people[person].key);
+        meeting.room.publish(now, key, &publishing(false, person == 0));
+    }
+    (0..3).for_each(|layer| meeting.send_frame(0, layer, true));
+    meeting.pass(5_000 * MS);
+    let at_rest = |meeting: &Meeting| meeting.room.passed_by(meeting.now).1;
+    assert_eq!(at_rest(&meeting), 3, "all but the camera");
+    meeting.join(2, 2);
+    assert_eq!(at_rest(&meeting), 3, "the newcomer has said nothing yet");
+    (0..3).for_each(|layer| meeting.send_frame(0, layer, false));
+    meeting.view(1, &[("v0", Some(0), 720)]);
+    let mut asked = 0;
+    for _ in 0..200 {
+        meeting.pass(5 * MS);
+        asked += meeting.take_plis(0).len();
+        assert_eq!(at_rest(&meeting), 3, "with {asked} key frames asked for");
+    }
+    assert!(asked > 0);
+}
+
+#[test]
+fn who_is_left_alone_is_told_so_at_rest_too() {
+    let mut meeting = Meeting::new(17);
+    for person in 0..2 {
+        meeting.join(2, 2);
+        let (now, key) = (meeting.now, meeting.people[person].key);
+        meeting.room.publish(now, key, &publishing(false, false));
+    }
+    meeting.pass(5_000 * MS);
+    assert_eq!(meeting.room.passed_by(meeting.now).1, 2);
+    meeting.told.clear();
+    let (now, key) = (meeting.now, meeting.people[1].key);
+    meeting.room.leave(now, key);
+    meeting.people.truncate(1);
+    meeting.pass(5_000 * MS);
+    let id = meeting.people[0].id;
+    let is_told = |(_, event): &(_, Event)| matches!(event, Event::Wanted { peer, ups } if *peer == id && !ups[0].layers[0]);
+    assert!(meeting.told.iter().any(is_told), "{:?}", meeting.told);
 }
 
 #[test]

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 /// Meetings up to this size are told at once whatever happens: a thousand messages if everyone comes at the same time.
 pub(super) const TOLD_AT_ONCE: usize = 32;
 
-/// Messages of one meeting in a second, about: at 100 people news waits for a third of a second at most, at 500 for less than
-/// two. Who is shown or heard is told of at once all the same.
-const MESSAGES_PER_SECOND: usize = 300;
+/// Messages of one meeting in a second, about: at 100 people news waits for two thirds of a second at most, at 500 for less
+/// than four. Who is shown or heard is told of at once all the same.
+const MESSAGES_PER_SECOND: usize = 150;
 
-/// Most news that waits: what a storm of 150 people a second leaves behind among 500.
+/// Most news that waits: what a storm of 75 people a second leaves behind among 500.
 const WAITING_MAX: usize = 256;
 
 /// What waits to be told to everyone.
@@ -146,8 +146,8 @@ mod tests {
         for person in [101, 102] {
             assert!(told(&script.arrive(person, newcomer(person, "Luis"))).is_empty());
         }
-        // 42 people and 300 messages a second.
-        assert!(told(&script.wait(143 * MS)).is_empty());
+        // 43 people and 150 messages a second.
+        assert!(told(&script.wait(286 * MS)).is_empty());
         let mut everyone: Vec<u64> = (1..=40).collect();
         everyone.push(100);
         assert_eq!(
@@ -219,7 +219,11 @@ mod tests {
         let left = |peer| ServerMessage::Left { member: PeerId(peer) };
         assert!(roster.take(now, 1_000, left(0)).is_some());
         for peer in 1..=WAITING_MAX as u64 {
-            assert!(roster.due_at().is_none_or(|at| at == now + Duration::from_secs(1) * 1_000 / 300));
+            assert!(
+                roster
+                    .due_at()
+                    .is_none_or(|at| at == now + Duration::from_secs(1) * 1_000 / MESSAGES_PER_SECOND as u32)
+            );
             assert!(roster.take(now, 1_000, left(peer)).is_none());
         }
         assert_eq!(roster.due_at(), Some(now));

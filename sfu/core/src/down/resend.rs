@@ -38,6 +38,11 @@ impl Budget {
         self.spent += 1;
         self.spent <= ASKS_PER_SECOND_MAX
     }
+
+    /// Whether nothing was asked for within this time, give or take a second.
+    pub fn is_untouched(&self, now: Instant, within: Duration) -> bool {
+        self.since.is_none_or(|since| now.saturating_duration_since(since) >= within)
+    }
 }
 
 /// Which packets of one slot were sent again lately.

@@ -6,7 +6,11 @@
 //! which costs little beside what is sent.
 
 use super::{Peer, PeerKey, Room};
-use crate::{bwe::allocate::Picture, up::LayerRef};
+use crate::{
+    bwe::{Downlink, allocate::Picture},
+    down::Subscriber,
+    up::LayerRef,
+};
 use arrayvec::ArrayVec;
 use std::time::{Duration, Instant};
 
@@ -21,6 +25,9 @@ const LITTLE: u64 = 16;
 
 /// A line that is believed to carry less than this, bit/s, is looked at each time: there every moment counts.
 const WIDE_BPS: f64 = 600_000.0;
+
+/// Who has asked for packets again is heard at once for this long.
+const UNASKED_FOR: Duration = Duration::from_secs(10);
 
 /// Most pictures that someone is sent who is sent little.
 const PICTURES: usize = 4;
@@ -115,6 +122,15 @@ impl Peer {
 }
 
 impl Room {
+    /// Whether what a peer says next may be heard some tens of milliseconds late: it sends nothing, asked for nothing again
+    /// lately, and its line is wide and moves in nothing.
+    pub fn may_wait(&self, now: Instant, key: PeerKey) -> bool {
+        let Some(peer) = self.peers.get(key).filter(|peer| peer.publisher.is_at_rest()) else { return false };
+        let Subscriber { line, budget, .. } = &peer.subscriber;
+        let is_calm = |line: &Downlink| line.bps().is_some_and(|bps| bps >= WIDE_BPS) && line.is_calm(now);
+        line.as_deref().is_some_and(is_calm) && budget.is_untouched(now, UNASKED_FOR)
+    }
+
     /// How many of its people a tick would pass by now: their lines, and what they send.
     pub fn passed_by(&self, now: Instant) -> (usize, usize) {
         let peers = || self.peers.values();

@@ -294,7 +294,10 @@ impl Room {
         self.ask_at = None;
         for place in 0..self.keys.len() {
             let key = self.keys[place];
-            let Some(peer) = self.peers.get_mut(key) else { continue };
+            // Of one at rest nothing is wanted, and to look would end the rest.
+            let Some(peer) = self.peers.get_mut(key).filter(|peer| !peer.publisher.is_at_rest()) else {
+                continue;
+            };
             let mut is_due = false;
             for layer in peer.publisher.ups_mut().flat_map(|up| &mut up.layers) {
                 if layer.gate.poll(now)

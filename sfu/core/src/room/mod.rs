@@ -146,6 +146,8 @@ pub struct Room {
     /// When the first key frame that is wanted is to be asked for (again).
     ask_at: Option<Instant>,
     heard_at: Option<Instant>,
+    /// Whether there was anyone to see anyone at the last tick.
+    was_alone: bool,
     shown: share::Shown,
     parts: Parts,
     counters: RoomCounters,
@@ -177,6 +179,7 @@ impl Room {
             repair_at: None,
             ask_at: None,
             heard_at: None,
+            was_alone: true,
             shown: share::Shown::default(),
             parts: Parts::new(id, seed),
             counters: RoomCounters::default(),
@@ -264,7 +267,6 @@ impl Room {
             origin,
         });
         self.by_id.insert(id, key);
-        self.stir_publishers();
         key
     }
 
@@ -283,15 +285,9 @@ impl Room {
         self.parts.forget(key);
         self.speakers.remove(key);
         self.retarget_watchers(now, peer.id);
-        self.stir_publishers();
         self.boundaries = None;
         self.assign_audio(now);
         self.announce_speakers(now);
-    }
-
-    /// What publishers are asked for depends on whether anyone else is there.
-    fn stir_publishers(&mut self) {
-        self.peers.values_mut().for_each(|peer| peer.publisher.stir());
     }
 
     /// Takes a peer's description; one that says the same again changes nothing.

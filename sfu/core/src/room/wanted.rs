@@ -25,6 +25,11 @@ impl Room {
     /// Works out which layers anyone receives or waits for, and what their lines carry of them, and says so where it is
     /// news.
     pub(super) fn announce_wanted(&mut self, now: Instant) {
+        let is_alone = self.keys.len() < 2 && !self.parts.is_linked();
+        // What all are asked for depends on it, those who rest among them.
+        if std::mem::replace(&mut self.was_alone, is_alone) != is_alone {
+            self.peers.values_mut().for_each(|peer| peer.publisher.stir());
+        }
         for peer in self.peers.values_mut().filter(|peer| !peer.publisher.is_at_rest()) {
             for up in peer.publisher.ups_mut() {
                 up.wanted_now = [false; LAYERS_MAX];
@@ -37,7 +42,6 @@ impl Room {
         if self.parts.is_linked() {
             self.add_asked();
         }
-        let is_alone = self.keys.len() < 2 && !self.parts.is_linked();
         for place in 0..self.keys.len() {
             let key = self.keys[place];
             let Some(peer) = self.peers.get(key) else { continue };

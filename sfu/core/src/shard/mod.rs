@@ -348,6 +348,13 @@ impl Shard {
         }
     }
 
+    /// Whether what comes on a path next may be taken in some tens of milliseconds late, together with what comes on
+    /// others. To be asked again after anything came on it.
+    pub fn may_wait(&self, now: Instant, path: PathId) -> bool {
+        let member = self.paths.get(path_key(path)).map(|entry| &self.members[entry.member]);
+        member.is_some_and(|member| self.rooms[member.room].room.may_wait(now, member.key))
+    }
+
     /// Takes in that a path's socket could not be made or is broken for good, or that its carrier has ended.
     pub fn handle_path_failed(&mut self, now: Instant, path: PathId) {
         self.now = now;

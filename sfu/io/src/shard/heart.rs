@@ -20,6 +20,8 @@ pub trait Heart {
     fn handle_check(&mut self, now: Instant, remote: Remote, datagram: &[u8]);
     /// See [`Shard::handle_datagram`].
     fn handle_datagram(&mut self, now: Instant, path: PathId, datagram: &mut [u8]);
+    /// See [`Shard::may_wait`].
+    fn may_wait(&self, now: Instant, path: PathId) -> bool;
     /// See [`Shard::handle_path_failed`].
     fn handle_path_failed(&mut self, now: Instant, path: PathId);
     /// See [`Shard::handle_relay`].
@@ -58,6 +60,9 @@ impl Heart for Shard {
     }
     fn handle_datagram(&mut self, now: Instant, path: PathId, datagram: &mut [u8]) {
         self.handle_datagram(now, path, datagram);
+    }
+    fn may_wait(&self, now: Instant, path: PathId) -> bool {
+        self.may_wait(now, path)
     }
     fn handle_path_failed(&mut self, now: Instant, path: PathId) {
         self.handle_path_failed(now, path);

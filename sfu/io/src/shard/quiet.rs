@@ -1,10 +1,9 @@
-//! Paths that send no media: what comes on them may wait a few milliseconds, and is taken in together.
+//! Paths of which the heart says that what comes on them may wait some milliseconds: it is taken in together.
 //!
-//! Most of a large meeting only listens, and says so and so often what has arrived. Each word of theirs would wake the
+//! Most of a large meeting only listens, and says so and so often that all has arrived. Each word of theirs would wake the
 //! thread. So their sockets are in a poll of their own, which is watched through the thread's own while it is empty, and
 //! after something came is looked at by the clock until nothing comes any more.
 
-use asamblea_sfu_core::demux::{Kind, classify};
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
@@ -12,38 +11,15 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// How long what comes on quiet paths is gathered. Requests for lost packets wait so long at most, beside the 10 to 20 ms
-/// that browsers think about them and the 100 ms between two of their reports.
-pub(super) const GATHER: Duration = Duration::from_millis(5);
+/// How long what comes on quiet paths is gathered at most. Of people whose lines are calm it is news that can wait so long,
+/// beside the 50 to 100 ms between two of their reports.
+pub(super) const GATHER: Duration = Duration::from_millis(20);
 
-/// Reports and checks in a row without media that make a path quiet: some seconds of a listener's. Who shares a picture
-/// that hardly moves sends something in between.
-pub(super) const REPORTS_IN_A_ROW: u8 = 32;
+/// How long it is gathered at least, once something has come: a thread that is awake anyway looks before it sleeps again.
+const GATHER_MIN: Duration = Duration::from_millis(10);
 
 /// The poll's readiness in the thread's own poll.
 pub(super) const QUIET: Token = Token(usize::MAX - 1);
-
-/// Whether a path sends media, by what has come on it.
-#[derive(Debug, Default)]
-pub(super) struct Habit {
-    reports: u8,
-}
-
-impl Habit {
-    /// Takes note of a datagram, which may be anything.
-    pub(super) fn note(&mut self, datagram: &[u8]) {
-        match classify(datagram) {
-            Kind::Rtp => self.reports = 0,
-            Kind::Rtcp | Kind::Stun => self.reports = self.reports.saturating_add(1),
-            Kind::Dtls | Kind::Junk => {}
-        }
-    }
-
-    /// Whether it sends none.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.reports >= REPORTS_IN_A_ROW
-    }
-}
 
 /// The poll of the quiet paths.
 #[derive(Debug)]
@@ -86,6 +62,11 @@ impl Quiet {
         Ok(())
     }
 
+    /// Whether a thread that is awake is to look before it sleeps.
+    pub(super) fn is_nearly_due(&self, now: Instant) -> bool {
+        self.look_at.is_some_and(|at| at <= now + (GATHER - GATHER_MIN))
+    }
+
     /// If it is time, puts what is ready into `readiness`. Whether it was time.
     ///
     /// # Errors
@@ -99,6 +80,20 @@ impl Quiet {
         if self.look_at.is_none_or(|at| at > now) {
             return Ok(false);
         }
+        self.look_early(now, outer, readiness)?;
+        Ok(true)
+    }
+
+    /// Puts what is ready into `readiness`, whether it is time or not.
+    ///
+    /// # Errors
+    /// What epoll_wait(2) and epoll_ctl(2) say.
+    pub(super) fn look_early(
+        &mut self,
+        now: Instant,
+        outer: &Registry,
+        readiness: &mut Events,
+    ) -> io::Result<()> {
         match self.poll.poll(readiness, Some(Duration::ZERO)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => readiness.clear(),
             result => result?,
@@ -112,7 +107,7 @@ impl Quiet {
         if self.look_at.is_none() {
             self.watch(outer)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn watch(&self, outer: &Registry) -> io::Result<()> {
@@ -158,6 +153,8 @@ mod tests {
             send();
             assert_eq!(ready(&mut outer, &mut events), [], "it is gathered");
             assert!(!quiet.look(now, outer.registry(), &mut events).unwrap(), "too early");
+            let is_nearly_due = |after| quiet.is_nearly_due(now + after);
+            assert_eq!([GATHER_MIN - Duration::from_millis(1), GATHER_MIN].map(is_nearly_due), [false, true]);
             now += GATHER;
             assert_eq!(quiet.look_at(), Some(now));
             assert!(quiet.look(now, outer.registry(), &mut events).unwrap());
@@ -166,6 +163,7 @@ mod tests {
         now += GATHER;
         assert!(quiet.look(now, outer.registry(), &mut events).unwrap());
         assert_eq!((events.iter().count(), quiet.look_at()), (0, None));
+        assert!(!quiet.is_nearly_due(now), "nothing has come");
         send();
         assert_eq!(ready(&mut outer, &mut events), [QUIET], "it is watched again");
     }
@@ -183,18 +181,5 @@ mod tests {
             .unwrap();
         quiet.watch(outer.registry()).unwrap();
         assert_eq!(ready(&mut outer, &mut events), [QUIET]);
-    }
-
-    #[test]
-    fn a_path_is_quiet_after_many_reports_and_not_any_more_with_the_first_media() {
-        let (mut habit, mut media, mut report) = (Habit::default(), [0; 40], [0; 40]);
-        [media[0], report[0], report[1]] = [0x80, 0x80, 201];
-        for _ in 0..REPORTS_IN_A_ROW {
-            assert!(!habit.is_quiet());
-            habit.note(&report);
-        }
-        assert!(habit.is_quiet());
-        habit.note(&media);
-        assert!(!habit.is_quiet());
     }
 }

@@ -1,6 +1,6 @@
 //! The loop of a shard's thread, turn by turn: take in mail and datagrams, tell the heart, send what it says, sleep.
 
-use super::quiet::{self, Habit, QUIET, Quiet};
+use super::quiet::{self, QUIET, Quiet};
 use super::{CheckMail, Heart, Mail, Membership};
 use crate::batch::{COALESCED_BYTES_MAX, Inbox};
 use crate::carrier::{Carriage, CarriedMail, Carrier};
@@ -125,7 +125,6 @@ struct Path {
     socket: PathSocket,
     is_ready: bool,
     heard: Instant,
-    habit: Habit,
     /// Whether it is among the quiet ones.
     is_quiet: bool,
 }
@@ -205,6 +204,10 @@ impl<'a, H: Heart> Loop<'a, H> {
             self.relay();
             // Its wake-up is used up by then.
             mail_waits |= self.flush(now, poll, &mut arrivals, &mut quiet)?;
+            if self.ready_quiet.is_empty() && quiet.is_nearly_due(now) {
+                quiet.look_early(now, poll.registry(), &mut arrivals.readiness)?;
+                self.line_up(&arrivals.readiness);
+            }
             self.tell_rooms(now);
         }
     }
@@ -389,11 +392,10 @@ impl<'a, H: Heart> Loop<'a, H> {
                 for datagram in message.data.chunks_mut(message.segment_bytes) {
                     *left = left.saturating_sub(1);
                     counters.datagrams_received.add(1);
-                    path.habit.note(datagram);
                     self.heart.handle_datagram(now, id, datagram);
                 }
             }
-            if path.is_quiet != path.habit.is_quiet() {
+            if path.is_quiet != self.heart.may_wait(now, id) {
                 path.change_company(id, poll, quiet);
                 self.quiet_paths =
                     self.quiet_paths + usize::from(path.is_quiet) - usize::from(!path.is_quiet);
@@ -473,7 +475,7 @@ impl<'a, H: Heart> Loop<'a, H> {
         poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
         // A peer that rejoined from the same socket: the kernel prefers the newer one, and so does this.
         self.remotes.insert(remote, id);
-        let path = Path { socket, is_ready: false, heard: now, habit: Habit::default(), is_quiet: false };
+        let path = Path { socket, is_ready: false, heard: now, is_quiet: false };
         self.paths.insert(id, path);
         self.counters.sockets.paths_opened.add(1);
         self.counters.sockets.paths.set(self.paths.len() as u64);
@@ -502,6 +504,8 @@ impl<'a, H: Heart> Loop<'a, H> {
             self.remotes.remove(&path.socket.remote());
         }
         self.quiet_paths -= usize::from(path.is_quiet);
+        // It is not counted as closed before it is.
+        drop(path);
         self.counters.sockets.paths.set(self.paths.len() as u64);
         self.counters.sockets.paths_quiet.set(self.quiet_paths as u64);
     }
