@@ -1,6 +1,7 @@
 //! What rows of different size say together: how a server's cost grows, and what those cost who are merely there.
 
 use super::table::{columns, with_interval};
+use crate::run::NULL;
 use crate::run::result::{Estimate, Results, Sample, estimate};
 use crate::scenario::Row;
 
@@ -94,11 +95,11 @@ fn growths(results: &Results) -> Vec<Vec<String>> {
         if !is_same || row.bots() <= first.bots() || row.muted != first.muted || row.joins > 0 {
             continue;
         }
-        for peer in &results.scenario.peers {
+        for peer in std::iter::once(NULL).chain(results.scenario.peers.iter().map(String::as_str)) {
             let growth = over(results, peer, (0, at + 1), |small, large| {
                 large.cpu_ns_per_packet() / small.cpu_ns_per_packet()
             });
-            lines.push(vec![row.name(), peer.clone(), with_interval(growth)]);
+            lines.push(vec![row.name(), peer.to_owned(), with_interval(growth)]);
         }
     }
     lines
@@ -146,6 +147,7 @@ fn over(
 mod tests {
     use super::super::table::tests::sample;
     use super::*;
+    use crate::run::NULL;
     use crate::run::result::{Entry, Outcome};
     use crate::scenario::Scenario;
 

@@ -56,7 +56,7 @@ pub(crate) fn text(results: &Results) -> String {
     let _ = writeln!(
         out,
         "Median [interval] of the runs that count; the ratio is to {first}, round by round. \"{NULL}\" is no \
-         server: a thread that seals for each subscriber and sends, and nothing else."
+         server: a thread that opens and keeps what comes, seals it for each subscriber and sends it, and nothing else."
     );
     out.push_str(&storms(results, first));
     out.push_str(&growth::text(results));
@@ -148,11 +148,7 @@ fn line(results: &Results, row: usize, name: &str, server: &str, first: &str) ->
     let plain = |of: fn(&Sample) -> f64, digits| {
         figure(of).map_or("-".into(), |it| format!("{:.digits$}", it.median))
     };
-    let ratio = match server {
-        NULL => None,
-        _ if server == first => None,
-        _ => results.ratio(row, server, Sample::cpu_ns_per_packet),
-    };
+    let ratio = if server == first { None } else { results.ratio(row, server, Sample::cpu_ns_per_packet) };
     vec![
         name.to_owned(),
         server.to_owned(),

@@ -74,11 +74,11 @@ pub(crate) fn run(name: &str, options: &Options) -> anyhow::Result<()> {
     }
     let mut progress = Progress::new(&scenario);
     for (index, row) in scenario.rows.iter().enumerate() {
-        progress.say(&row.name(), NULL, 0);
-        let null = outcome(&scenario, null::run(&scenario, row, &place));
-        progress.note(&null);
-        results.entries.push(Entry { row: index, peer: NULL.into(), round: 0, outcome: null });
         for round in 0..scenario.pairs {
+            progress.say(&row.name(), NULL, round + 1);
+            let null = outcome(&scenario, null::run(&scenario, row, &place));
+            progress.note(&null);
+            results.entries.push(Entry { row: index, peer: NULL.into(), round, outcome: null });
             let count = servers.len();
             for turn in 0..count {
                 // Each second round goes the other way, so that no server always comes after the same one.
@@ -128,7 +128,7 @@ struct Progress {
 impl Progress {
     fn new(scenario: &Scenario) -> Self {
         let rows = scenario.rows.len() as u32;
-        let runs = rows * (scenario.pairs * scenario.peers.len() as u32 + 1);
+        let runs = rows * scenario.pairs * (scenario.peers.len() as u32 + 1);
         let each = Duration::from_secs(u64::from(scenario.warm_up_s + scenario.measure_s) + 4);
         Self { runs, done: 0, start: Instant::now(), each, is_terminal: std::io::stderr().is_terminal() }
     }

@@ -1,10 +1,10 @@
 //! A run without a server: what nobody can avoid who forwards, and how exact the driver is.
 //!
-//! Bots have preset keys instead of a handshake. A thread where servers run seals each packet for each subscriber and hands
-//! on what came: evenly paced media packet by packet, frames as soon as they are whole, each in one send. Each bot has
-//! a connected socket, and what bots report is received and thrown away. There is no demultiplexing, no rewriting, no
-//! history, no estimate of anything and no pace, so that its CPU is the floor for whoever seals and sends this traffic
-//! over these sockets.
+//! Bots have preset keys instead of a handshake. A thread where servers run opens what comes and keeps media, as repair
+//! and feedback want it, seals each packet for each subscriber and hands on what came: evenly paced media packet by packet,
+//! frames as soon as they are whole, each in one send. Each bot has a connected socket. There is no demultiplexing, no
+//! rewriting, no reading of reports, no estimate of anything and no pace, so that its CPU is the floor for whoever opens, keeps,
+//! seals and sends this traffic over these sockets.
 
 use super::SERVER_CORE;
 use super::result::Sample;
@@ -171,6 +171,8 @@ struct End {
     /// Packets of the frame that is not whole yet, one behind the other, and the length of each.
     frame: Vec<u8>,
     packet_bytes: usize,
+    /// The last datagram that was opened.
+    kept: Vec<u8>,
 }
 
 impl End {
@@ -182,7 +184,16 @@ impl End {
         socket.set_nonblocking(true)?;
         let key = UnboundKey::new(&AES_128_GCM, &[SECRET; 16]).ok().context("a key")?;
         let key = LessSafeKey::new(key);
-        Ok(Self { socket: socket.into(), key, to, frame: Vec::new(), packet_bytes: 0 })
+        Ok(Self { socket: socket.into(), key, to, frame: Vec::new(), packet_bytes: 0, kept: Vec::new() })
+    }
+
+    /// Keeps a datagram and opens it, which costs the same with a key that does not fit: the copy is of no use then, and
+    /// the datagram is handed on as it came.
+    fn open_copy(&mut self, datagram: &[u8]) {
+        self.kept.clear();
+        self.kept.extend_from_slice(datagram);
+        let nonce = Nonce::assume_unique_for_key([SECRET; 12]);
+        let _ = self.key.open_in_place(nonce, Aad::empty(), &mut self.kept);
     }
 }
 
@@ -230,6 +241,7 @@ impl Mirror {
 
     fn take(&mut self, number: usize, index: usize) {
         let packet = &*self.inbox.message(index).data;
+        self.ends[number].open_copy(packet);
         // RTP only: reports of bots are for a server. The bit in front of the payload type ends a frame.
         let Some(kind) = packet.get(1).filter(|kind| !(192..=223).contains(*kind)) else { return };
         let is_whole = !self.is_in_frames || kind & 0x80 != 0;
