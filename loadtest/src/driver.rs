@@ -433,15 +433,6 @@ fn read_core(stat: &str, core: usize) -> anyhow::Result<(u64, u64)> {
     Ok((total - ticks[3] - ticks[4], total))
 }
 
-/// CPU time of the calling thread in ns, as the scheduler booked it.
-///
-/// # Errors
-/// When the kernel keeps no such books (`CONFIG_SCHED_INFO`).
-pub(crate) fn own_cpu_ns() -> anyhow::Result<u64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").context("this thread's CPU time")?;
-    text.split(' ').next().and_then(|word| word.parse().ok()).context("this thread's CPU time")
-}
-
 /// How much the threads beside the driver give way to it, which has packets to send in time.
 const NICE_BESIDE: i32 = 10;
 

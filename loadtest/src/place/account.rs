@@ -75,10 +75,7 @@ impl Ledger {
             for id in entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
                 // It may have ended meanwhile.
                 let Some(stat) = read_stat(&format!("/proc/{pid}/task/{id}/stat")) else { continue };
-                let Ok(schedule) = std::fs::read_to_string(format!("/proc/{pid}/task/{id}/schedstat")) else {
-                    continue;
-                };
-                let run_ns = parse_schedstat(&schedule).context("/proc/PID/task/TID/schedstat")?;
+                let Ok(run_ns) = thread_cpu_ns(&format!("{pid}/task/{id}")) else { continue };
                 let process = process.as_ref().map_or("", |it| &it.name);
                 let spent = Spent {
                     run_ns,
@@ -181,6 +178,16 @@ impl Stat {
 
 fn read_stat(path: &str) -> Option<Stat> {
     Stat::parse(&std::fs::read_to_string(path).ok()?)
+}
+
+/// CPU time of a thread in ns, as the scheduler booked it; `thread` is its folder under `/proc`.
+///
+/// # Errors
+/// When it has ended, or the kernel keeps no such books (`CONFIG_SCHED_INFO`).
+pub(crate) fn thread_cpu_ns(thread: &str) -> anyhow::Result<u64> {
+    let path = format!("/proc/{thread}/schedstat");
+    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+    parse_schedstat(&text).context(path)
 }
 
 /// Time on a core is the first of three figures.

@@ -19,7 +19,7 @@ mod process;
 mod scratch;
 mod signals;
 
-pub(crate) use account::SHARDS;
+pub(crate) use account::{SHARDS, thread_cpu_ns};
 pub(crate) use process::Process;
 pub(crate) use scratch::Scratch;
 pub(crate) use signals::end_on_signals;

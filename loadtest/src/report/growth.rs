@@ -147,7 +147,6 @@ fn over(
 mod tests {
     use super::super::table::tests::sample;
     use super::*;
-    use crate::run::NULL;
     use crate::run::result::{Entry, Outcome};
     use crate::scenario::Scenario;
 

@@ -13,7 +13,7 @@ use super::window::{SECOND_NS, Window};
 use crate::bot::secure::{Identity, Srtp};
 use crate::driver::pin;
 use crate::peers::check::PORTS;
-use crate::place::Place;
+use crate::place::{Place, thread_cpu_ns};
 use crate::scenario::{Pacing, Row, Scenario};
 use crate::traffic::Kind;
 use anyhow::Context;
@@ -147,9 +147,7 @@ impl Reflector {
     }
 
     fn cpu_ns(&self) -> anyhow::Result<u64> {
-        let path = format!("/proc/self/task/{}/schedstat", self.thread_id);
-        let text = std::fs::read_to_string(path).context("the reflector's CPU time")?;
-        text.split(' ').next().and_then(|word| word.parse().ok()).context("the reflector's CPU time")
+        thread_cpu_ns(&format!("self/task/{}", self.thread_id))
     }
 }
 

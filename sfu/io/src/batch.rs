@@ -1,6 +1,6 @@
 //! The kernel's batched calls: many datagrams in one receive, a run of equal datagrams in one send.
 //!
-//! The only unsafe code of the media plane. It moves bytes and knows no protocol, keeps nothing between two
+//! With `slice.rs` the only unsafe code of the media plane. It moves bytes and knows no protocol, keeps nothing between two
 //! calls but its buffers, and allocates nothing per packet.
 #![allow(unsafe_code)]
 

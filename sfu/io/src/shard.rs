@@ -14,6 +14,7 @@ pub use heart::{Heart, Membership};
 use crate::carrier::{CARRIED_MAX, CarriedMail, CarriedSender};
 use crate::crossing::Crossing;
 use crate::port::LocalPort;
+use crate::slice;
 use crate::stats::{ShardCounters, ShardStats};
 use asamblea_seam::{Event, PeerId};
 use mio::{Poll, Waker};
@@ -195,6 +196,7 @@ fn run<H: Heart>(
     counters: Arc<ShardCounters>,
     stopping: Arc<AtomicBool>,
 ) {
+    slice::ask_for_short();
     // Outside of what may unwind: who has to hear of it.
     let mut peers = BTreeSet::new();
     loop {

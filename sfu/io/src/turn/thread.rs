@@ -12,6 +12,7 @@ use crate::listener::Gate;
 use crate::path::PathSocket;
 use crate::port::LocalPort;
 use crate::shard::{CheckMail, CheckSender};
+use crate::slice;
 use asamblea_sfu_core::transport::ice::NodeSecret;
 use asamblea_sfu_core::turn;
 use mio::unix::SourceFd;
@@ -171,6 +172,7 @@ struct Relaying {
 
 impl Relaying {
     fn run(mut self, mut poll: Poll) {
+        slice::ask_for_short();
         let mut events = Events::with_capacity(READY_MAX);
         let mut inbox = Inbox::new(MESSAGES_PER_SOCKET, COALESCED_BYTES_MAX);
         let mut mail_waits = false;
