@@ -75,7 +75,7 @@ impl Ledger {
             for id in entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
                 // It may have ended meanwhile.
                 let Some(stat) = read_stat(&format!("/proc/{pid}/task/{id}/stat")) else { continue };
-                let Ok(run_ns) = thread_cpu_ns(&format!("{pid}/task/{id}")) else { continue };
+                let Some(run_ns) = thread_cpu_ns(&format!("{pid}/task/{id}"))? else { continue };
                 let process = process.as_ref().map_or("", |it| &it.name);
                 let spent = Spent {
                     run_ns,
@@ -180,14 +180,15 @@ fn read_stat(path: &str) -> Option<Stat> {
     Stat::parse(&std::fs::read_to_string(path).ok()?)
 }
 
-/// CPU time of a thread in ns, as the scheduler booked it; `thread` is its folder under `/proc`.
+/// CPU time of a thread in ns, as the scheduler booked it; `thread` is its folder under `/proc`. `None` when it has ended,
+/// or the kernel keeps no such books (`CONFIG_SCHED_INFO`).
 ///
 /// # Errors
-/// When it has ended, or the kernel keeps no such books (`CONFIG_SCHED_INFO`).
-pub(crate) fn thread_cpu_ns(thread: &str) -> anyhow::Result<u64> {
+/// When it is written otherwise than proc(5) says.
+pub(crate) fn thread_cpu_ns(thread: &str) -> anyhow::Result<Option<u64>> {
     let path = format!("/proc/{thread}/schedstat");
-    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-    parse_schedstat(&text).context(path)
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
+    parse_schedstat(&text).context(path).map(Some)
 }
 
 /// Time on a core is the first of three figures.

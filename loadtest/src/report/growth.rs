@@ -1,7 +1,6 @@
 //! What rows of different size say together: how a server's cost grows, and what those cost who are merely there.
 
 use super::table::{columns, with_interval};
-use crate::run::NULL;
 use crate::run::result::{Estimate, Results, Sample, estimate};
 use crate::scenario::Row;
 
@@ -95,7 +94,7 @@ fn growths(results: &Results) -> Vec<Vec<String>> {
         if !is_same || row.bots() <= first.bots() || row.muted != first.muted || row.joins > 0 {
             continue;
         }
-        for peer in std::iter::once(NULL).chain(results.scenario.peers.iter().map(String::as_str)) {
+        for peer in results.servers() {
             let growth = over(results, peer, (0, at + 1), |small, large| {
                 large.cpu_ns_per_packet() / small.cpu_ns_per_packet()
             });

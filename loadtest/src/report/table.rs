@@ -36,8 +36,7 @@ pub(crate) fn text(results: &Results) -> String {
     let mut lines = vec![HEAD.map(str::to_owned).to_vec()];
     let mut notes = Vec::new();
     for (row, described) in results.scenario.rows.iter().enumerate() {
-        let servers = std::iter::once(NULL).chain(results.scenario.peers.iter().map(String::as_str));
-        for server in servers {
+        for server in results.servers() {
             lines.push(line(results, row, &described.name(), server, first));
             let reasons = reasons(results, row, server);
             let more = reasons.len().saturating_sub(REASONS_MAX);

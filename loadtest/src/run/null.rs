@@ -147,7 +147,7 @@ impl Reflector {
     }
 
     fn cpu_ns(&self) -> anyhow::Result<u64> {
-        thread_cpu_ns(&format!("self/task/{}", self.thread_id))
+        thread_cpu_ns(&format!("self/task/{}", self.thread_id))?.context("the reflector's CPU time")
     }
 }
 

@@ -166,6 +166,11 @@ impl Results {
         Self { scenario_name, scenario, versions: Vec::new(), machine: machine(), entries: Vec::new() }
     }
 
+    /// Whoever has runs: no server first, then the servers in their order.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(super::NULL).chain(self.scenario.peers.iter().map(String::as_str))
+    }
+
     /// The runs of one server in one row that count, with their rounds.
     pub(crate) fn samples(&self, row: usize, peer: &str) -> impl Iterator<Item = (u32, &Sample)> {
         let of_it = self.entries.iter().filter(move |entry| entry.row == row && entry.peer == peer);

@@ -4,10 +4,8 @@ use super::result::CPU_PARTS;
 use super::{DRIVER_CORE, SERVER_CORE};
 use crate::driver::{CoreClock, Driver};
 use crate::place::thread_cpu_ns;
+use anyhow::Context;
 use std::time::Instant;
-
-/// The calling thread, which drives.
-const OWN: &str = "thread-self";
 
 /// Nanoseconds of a second.
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
@@ -64,14 +62,14 @@ impl Window {
         driver.run_until(from_ns, |_| false)?;
         driver.reset_slip();
         let cores = (CoreClock::start(DRIVER_CORE)?, CoreClock::start(SERVER_CORE)?);
-        let own_before = thread_cpu_ns(OWN)?;
+        let own_before = own_cpu_ns()?;
         let media_before = driver.counters().media_datagrams;
         let (cpu_before, clock) = (cpu_ns()?, Instant::now());
         let to_ns = if driver.run_until(to_ns, is_done)? { driver.now_ns() } else { to_ns };
         driver.ledger.close_window(to_ns);
         let (cpu_after, seconds) = (cpu_ns()?, clock.elapsed().as_secs_f64());
         let (driver_busy, server_core_busy) = (cores.0.busy()?, cores.1.busy()?);
-        let driver_own = (thread_cpu_ns(OWN)? - own_before) as f64 / 1e9 / seconds;
+        let driver_own = (own_cpu_ns()? - own_before) as f64 / 1e9 / seconds;
         let (slip_p99_ns, slip_max_ns, unsent) = driver.slip_ns();
         Ok(Self {
             from_ns,
@@ -91,4 +89,9 @@ impl Window {
     pub(super) fn due(&self, driver: &Driver, stream: u32) -> u32 {
         driver.sources.plan(stream as usize).schedule.due_within(self.from_ns, self.to_ns).1
     }
+}
+
+/// CPU time of the calling thread, which drives.
+fn own_cpu_ns() -> anyhow::Result<u64> {
+    thread_cpu_ns("thread-self")?.context("this thread's CPU time")
 }

@@ -8,28 +8,43 @@ use std::time::Duration;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A camera that moves seldom, and one who watches it over a line, for so long. How many 5 ms steps found both lines
-/// passed by, and of how many.
-fn watch(meeting: &mut Meeting, line: &mut Line, duration: Duration) -> (usize, usize) {
-    let (mut passed_by, steps) = (0, duration.as_millis() / 5);
+/// A camera with a frame each so many steps of 5 ms, and one who watches it over a line; `look` is taken after each step.
+fn film(
+    meeting: &mut Meeting,
+    line: &mut Line,
+    (steps, frame_each): (usize, usize),
+    mut look: impl FnMut(&Meeting, usize),
+) {
     for step in 0..steps {
-        if step % 80 == 0 {
+        if step % frame_each == 0 {
             let is_key = !meeting.take_plis(0).is_empty();
             (0..3).for_each(|layer| meeting.send_frame(0, layer, is_key));
         }
         meeting.pass(5 * MS);
         line.carry(meeting, 1, step % 20 == 0);
-        passed_by += usize::from(meeting.room.passed_by(meeting.now).0 == 2);
+        look(meeting, step);
     }
-    (passed_by, steps as usize)
+}
+
+/// A camera that moves seldom, for so long. How many 5 ms steps found both lines passed by, and of how many.
+fn watch(meeting: &mut Meeting, line: &mut Line, duration: Duration) -> (usize, usize) {
+    let (mut passed_by, steps) = (0, (duration.as_millis() / 5) as usize);
+    film(meeting, line, (steps, 80), |meeting, _| {
+        passed_by += usize::from(meeting.room.passed_by(meeting.now).0 == 2);
+    });
+    (passed_by, steps)
+}
+
+fn publish(meeting: &mut Meeting, person: usize, camera: bool) {
+    let (now, key) = (meeting.now, meeting.people[person].key);
+    meeting.room.publish(now, key, &publishing(false, camera));
 }
 
 fn watched() -> (Meeting, Line) {
     let mut meeting = Meeting::new(7);
     meeting.join(2, 2);
     meeting.join(2, 2);
-    let (now, key) = (meeting.now, meeting.people[0].key);
-    meeting.room.publish(now, key, &publishing(false, true));
+    publish(&mut meeting, 0, true);
     meeting.view(1, &[("v0", Some(0), 720)]);
     let line = Line::new(meeting.now);
     (meeting, line)
@@ -50,15 +65,9 @@ fn who_is_sent_little_over_a_good_line_is_passed_by_and_looked_at_once_it_loses(
 #[test]
 fn who_is_sent_much_is_looked_at_each_time() {
     let (mut meeting, mut line) = watched();
-    for step in 0..2_000 {
-        if step % 7 == 0 {
-            let is_key = !meeting.take_plis(0).is_empty();
-            (0..3).for_each(|layer| meeting.send_frame(0, layer, is_key));
-        }
-        meeting.pass(5 * MS);
-        line.carry(&mut meeting, 1, step % 20 == 0);
+    film(&mut meeting, &mut line, (2_000, 7), |meeting, step| {
         assert!(step < 300 || meeting.room.passed_by(meeting.now).0 < 2, "step {step}");
-    }
+    });
 }
 
 #[test]
@@ -75,8 +84,7 @@ fn a_camera_that_is_off_costs_no_look_and_is_asked_for_as_soon_as_it_is_on() {
     let mut meeting = Meeting::new(11);
     for person in 0..3 {
         meeting.join(2, 2);
-        let (now, key) = (meeting.now, meeting.people[person].key);
-        meeting.room.publish(now, key, &publishing(false, false));
+        publish(&mut meeting, person, false);
     }
     meeting.view(1, &[("v0", Some(0), 720)]);
     meeting.pass(5_000 * MS);
@@ -103,14 +111,18 @@ fn a_camera_that_is_off_costs_no_look_and_is_asked_for_as_soon_as_it_is_on() {
 #[test]
 fn news_of_a_calm_line_may_wait_until_something_is_asked_for_or_lost() {
     let (mut meeting, mut line) = watched();
-    let (now, key) = (meeting.now, meeting.people[1].key);
-    meeting.room.publish(now, key, &publishing(false, false));
+    publish(&mut meeting, 1, false);
     let may_wait =
         |meeting: &Meeting, person: usize| meeting.room.may_wait(meeting.now, meeting.people[person].key);
     assert!(!may_wait(&meeting, 1), "nothing is known of the line");
     watch(&mut meeting, &mut line, 8_000 * MS);
     assert!(may_wait(&meeting, 1));
     assert!(!may_wait(&meeting, 0), "it sends media");
+    publish(&mut meeting, 1, true);
+    assert!(!may_wait(&meeting, 1), "it is about to send media");
+    publish(&mut meeting, 1, false);
+    watch(&mut meeting, &mut line, 3_000 * MS);
+    assert!(may_wait(&meeting, 1));
     let ssrc = meeting.slot_ssrc(1, "v0");
     let request = rtcp(|writer| {
         writer.receiver_report(1, &[]);
@@ -130,20 +142,13 @@ fn news_of_a_calm_line_may_wait_until_something_is_asked_for_or_lost() {
 #[test]
 fn news_of_a_narrow_line_may_not_wait() {
     let (mut meeting, mut line) = watched();
-    let (now, key) = (meeting.now, meeting.people[1].key);
-    meeting.room.publish(now, key, &publishing(false, false));
+    publish(&mut meeting, 1, false);
     meeting.people[1].oracle.is_narrow = true;
     line.bps = 300_000;
-    for step in 0..4_000 {
-        if step % 7 == 0 {
-            let is_key = !meeting.take_plis(0).is_empty();
-            (0..3).for_each(|layer| meeting.send_frame(0, layer, is_key));
-        }
-        meeting.pass(5 * MS);
-        line.carry(&mut meeting, 1, step % 20 == 0);
+    film(&mut meeting, &mut line, (4_000, 7), |meeting, step| {
         let may_wait = meeting.room.may_wait(meeting.now, meeting.people[1].key);
         assert!(step < 2_000 || !may_wait, "step {step}");
-    }
+    });
 }
 
 #[test]
@@ -151,8 +156,7 @@ fn who_rests_goes_on_while_others_come_and_ask_for_pictures() {
     let mut meeting = Meeting::new(13);
     for person in 0..4 {
         meeting.join(2, 2);
-        let (now, key) = (meeting.now, meeting.people[person].key);
-        meeting.room.publish(now, key, &publishing(false, person == 0));
+        publish(&mut meeting, person, person == 0);
     }
     (0..3).for_each(|layer| meeting.send_frame(0, layer, true));
     meeting.pass(5_000 * MS);
@@ -176,8 +180,7 @@ fn who_is_left_alone_is_told_so_at_rest_too() {
     let mut meeting = Meeting::new(17);
     for person in 0..2 {
         meeting.join(2, 2);
-        let (now, key) = (meeting.now, meeting.people[person].key);
-        meeting.room.publish(now, key, &publishing(false, false));
+        publish(&mut meeting, person, false);
     }
     meeting.pass(5_000 * MS);
     assert_eq!(meeting.room.passed_by(meeting.now).1, 2);

@@ -81,6 +81,11 @@ impl Ease {
     }
 }
 
+/// Whether a line that is believed to carry so much has room to spare.
+fn is_wide(bps: f64) -> bool {
+    bps >= WIDE_BPS
+}
+
 impl Peer {
     /// Begins to pass it by if everything is in its place: its slots carry these pictures, as they wish, and its line moves
     /// in nothing. The caller has found that the line has room for all of it.
@@ -89,7 +94,6 @@ impl Peer {
         let is_little = ease.is_little(now);
         ease.end();
         ease.carried.clear();
-        let is_wide = |bps: f64| bps >= WIDE_BPS;
         let is_calm =
             subscriber.line.as_ref().is_none_or(|line| line.bps().is_none_or(is_wide) && line.is_calm(now));
         let is_whole = self.voices_max == usize::MAX
@@ -127,7 +131,7 @@ impl Room {
     pub fn may_wait(&self, now: Instant, key: PeerKey) -> bool {
         let Some(peer) = self.peers.get(key).filter(|peer| peer.publisher.is_at_rest()) else { return false };
         let Subscriber { line, budget, .. } = &peer.subscriber;
-        let is_calm = |line: &Downlink| line.bps().is_some_and(|bps| bps >= WIDE_BPS) && line.is_calm(now);
+        let is_calm = |line: &Downlink| line.bps().is_some_and(is_wide) && line.is_calm(now);
         line.as_deref().is_some_and(is_calm) && budget.is_untouched(now, UNASKED_FOR)
     }
 
