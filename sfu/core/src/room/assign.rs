@@ -113,6 +113,7 @@ impl Room {
             && !it.subscribers.contains(&slot)
         {
             it.subscribers.push(slot);
+            self.fan_out.close(layer);
             self.mark_unasked(layer.peer);
         }
     }

@@ -1,14 +1,12 @@
-//! A packet's way in: placed by its SSRC, noted, kept once, and queued for every slot that its layer fills.
+//! A packet's way in: placed by its SSRC, noted, kept once, and given to those who hand it on to every slot that its layer
+//! fills (see [`super::fan_out`]).
 //!
 //! One table look-up and one copy of the payload a packet; then a few dozen bytes for each subscriber. Nothing
 //! allocates once histories and queues have grown to their size.
 
-use super::{PLIS_MAX, PeerKey, Room, sooner};
+use super::{PLIS_MAX, PeerKey, Room, fan_out::Passing, sooner};
 use crate::{
-    down::{
-        rewrite::Incoming,
-        slot::{Forwarded, Verdict},
-    },
+    down::{rewrite::Incoming, slot::Forwarded},
     rtp::{PAYLOAD_BYTES_MAX, be16, header::Packet, red::Blocks, sequence::Sequence, vp8},
     up::{
         Binding, LAYERS_MAX, LayerRef, Unplaced, UpStream,
@@ -16,7 +14,7 @@ use crate::{
     },
 };
 use arrayvec::ArrayVec;
-use asamblea_seam::{Up, UpKind};
+use asamblea_seam::UpKind;
 use std::time::{Duration, Instant};
 
 /// What a packet costs a line besides its payload, bytes: RTP header with extensions, SRTP tag, UDP and IP headers.
@@ -172,10 +170,10 @@ impl Room {
         }
     }
 
-    /// Keeps a packet and queues it for every slot that its layer fills.
+    /// Keeps a packet and has it go to every slot that its layer fills.
     pub(super) fn forward(&mut self, now: Instant, at: LayerRef, packet: &Media<'_>) {
         let Some(peer) = self.peers.get_mut(at.peer) else { return };
-        let id = peer.id;
+        let from = peer.id;
         let Some(up) = peer.publisher.up_mut(at.kind) else { return };
         let descriptor = if at.kind.is_audio() { None } else { vp8::Descriptor::parse(packet.payload) };
         let is_key_frame = descriptor.is_some_and(|descriptor| descriptor.is_key_frame);
@@ -213,47 +211,7 @@ impl Room {
             on_layer_clocks,
             live_from: None,
         };
-        // The list is lent out while other peers are changed; nothing below changes this layer's subscribers.
-        let subscribers = std::mem::take(&mut layer.subscribers);
-        for slot_at in &subscribers {
-            let Some(peer) = self.peers.get_mut(slot_at.peer) else { continue };
-            let Some(slot) = peer.subscriber.slots.get_mut(usize::from(slot_at.slot)) else { continue };
-            let queued = match slot.take(now, slot_at.slot, &forwarded) {
-                Verdict::Send(queued) => queued,
-                Verdict::Switch(queued, left) => {
-                    self.counters.switches += 1;
-                    let is_audio = slot.is_audio;
-                    if let Some(left) = left {
-                        self.unsubscribe(left, *slot_at);
-                    }
-                    if !is_audio {
-                        self.announce_slot(*slot_at, Some(Up { peer: id, kind: at.kind }));
-                    }
-                    queued
-                }
-                Verdict::AwaitKeyFrame => {
-                    self.want_key_frame(now, at);
-                    continue;
-                }
-                Verdict::Skip => continue,
-            };
-            let Some(peer) = self.peers.get_mut(slot_at.peer) else { continue };
-            if !peer.subscriber.enqueue(queued) {
-                self.counters.dropped_queue_full += 1;
-                continue;
-            }
-            if is_audible {
-                self.counters.repeated += peer.subscriber.repeat_sound(now, &queued);
-            }
-            if !std::mem::replace(&mut peer.is_dirty, true) {
-                self.dirty.push_back(slot_at.peer);
-            }
-        }
-        if let Some(layer) =
-            self.peers.get_mut(at.peer).and_then(|peer| peer.publisher.layer_mut(at.kind, at.layer))
-        {
-            layer.subscribers = subscribers;
-        }
+        self.fan_out(at, Passing { arrived_at: now, packet: forwarded, from, is_audible });
         if is_asked_elsewhere {
             self.relay_packet(now, at, packet);
         }

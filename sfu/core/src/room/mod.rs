@@ -1,7 +1,8 @@
 //! One meeting: who is in it, who sends what, who receives what.
 //!
-//! The packet path is [`Room::handle_rtp`] (where a packet is placed, kept once and queued for each slot that its
-//! layer fills, see [`forward`]), then [`Room::flush`] (where a subscriber's queue becomes packets, see [`flush`]).
+//! The packet path is [`Room::handle_rtp`] (where a packet is placed and kept once, see [`forward`]), then
+//! [`Room::poll_dirty`] (where it is queued for a few at a time of the slots that its layer fills, see [`fan_out`]), then
+//! [`Room::flush`] (where a subscriber's queue becomes packets, see [`flush`]).
 //! Control comes in through the other `handle` verbs; which slot carries what is decided in [`assign`].
 //!
 //! A room seals nothing, opens nothing and knows no address. Mutate, then drain: after any number of `handle` calls,
@@ -11,6 +12,7 @@
 mod assign;
 mod beat;
 mod ease;
+mod fan_out;
 mod flush;
 mod forward;
 mod parts;
@@ -136,6 +138,7 @@ pub struct Room {
     /// See [`Room::boundaries`]; `None` when it has to be found anew.
     boundaries: Option<Boundaries>,
     dirty: VecDeque<PeerKey>,
+    fan_out: fan_out::FanOut,
     changed: VecDeque<PeerKey>,
     news: VecDeque<Event>,
     notes: VecDeque<Event>,
@@ -170,6 +173,7 @@ impl Room {
             ranked_at: None,
             boundaries: None,
             dirty: VecDeque::new(),
+            fan_out: fan_out::FanOut::default(),
             changed: VecDeque::new(),
             news: VecDeque::new(),
             notes: VecDeque::new(),
@@ -506,14 +510,18 @@ impl Room {
         }
     }
 
-    /// A peer that has something to send. Each is named once until it is flushed.
+    /// A peer that has something to send. Each is named once until it is flushed; it should be before the next is asked for.
     pub fn poll_dirty(&mut self) -> Option<PeerKey> {
-        while let Some(key) = self.dirty.pop_front() {
-            if self.peers.contains_key(key) {
-                return Some(key);
+        loop {
+            while let Some(key) = self.dirty.pop_front() {
+                if self.peers.contains_key(key) {
+                    return Some(key);
+                }
+            }
+            if !self.hand_on() {
+                return None;
             }
         }
-        None
     }
 
     fn mark_dirty(&mut self, key: PeerKey) {

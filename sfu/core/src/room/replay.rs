@@ -45,6 +45,7 @@ impl Room {
         let bps = subscriber.line.as_ref().and_then(|line| line.bps()).unwrap_or(crate::bwe::START_BPS);
         let room = QUEUE_MAX.saturating_sub(subscriber.queue.len());
         let Some(recording) = self.recording(now, source, bps, room) else { return false };
+        self.fan_out.pass_over(source, at);
         for packet in &recording {
             let Some(peer) = self.peers.get_mut(at.peer) else { return false };
             let Some(slot) = peer.subscriber.slots.get_mut(usize::from(at.slot)) else { return false };

@@ -111,13 +111,9 @@ impl Shard {
                 continue;
             };
             let Some(peer) = entry.room.poll_dirty() else {
-                entry.dirty = false;
-                if !entry.is_relaying && entry.room.has_relays() {
-                    entry.is_relaying = true;
-                    self.relaying_rooms.push(room_key);
-                }
-                // What a full line held back has a time to leave at.
-                self.timers.file(Owner::Room(room_key), &mut entry.filed, entry.room.poll_timeout());
+                // What a full line held back has a time to leave at, and who was handed something may have news.
+                self.after_room(room_key);
+                self.rooms[room_key].dirty = false;
                 self.dirty_rooms.pop();
                 continue;
             };
@@ -168,4 +164,77 @@ struct Nowhere;
 impl Egress for Nowhere {
     fn rtp(&mut self, _extended_sequence: u64, _write: impl FnOnce(&mut [u8]) -> usize) {}
     fn rtcp(&mut self, _write: impl FnOnce(&mut [u8]) -> usize) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::negotiate::{
+        ExtensionIds, Fingerprint, IceCredentials, MediaDescription, SlotDescription, UpDescription,
+    };
+    use crate::room::{RoomConfig, WallClock};
+    use crate::rtp::time::Ntp;
+    use crate::shard::{ShardCommand, ShardConfig};
+    use crate::transport::Identity;
+    use asamblea_seam::{Mid, PeerId, RoomId, SlotState, SlotWish, Up, UpKind, UpState};
+    use std::sync::Arc;
+
+    #[test]
+    fn what_a_slot_has_begun_to_carry_is_told_as_soon_as_all_has_been_sent() {
+        let now = crate::up::test_epoch();
+        let room = RoomConfig::new(WallClock { at: now, ntp: Ntp(0) });
+        let mut shard =
+            Shard::new(ShardConfig { identity: Arc::new(Identity::generate()), seed: 1, room }, now);
+        let (sender, watcher) = (PeerId(1), PeerId(2));
+        let camera = UpKind::Camera;
+        let up = Up { peer: sender, kind: camera };
+        let mid = Mid::new("1").unwrap();
+        for peer in [sender, watcher] {
+            let ice = IceCredentials { ufrag: peer.0.to_string(), pwd: "22-chars-of-a-password".into() };
+            let description = Box::new(MediaDescription {
+                remote_ice: ice.clone(),
+                fingerprint: Fingerprint([4; 32]),
+                extensions: ExtensionIds::default(),
+                ups: vec![UpDescription {
+                    mid: Mid::new("0").unwrap(),
+                    kind: camera,
+                    payload_type: 96,
+                    rtx_payload_type: None,
+                    red_payload_type: None,
+                    rids: Default::default(),
+                    ssrcs: Default::default(),
+                }],
+                slots: vec![SlotDescription {
+                    mid: mid.clone(),
+                    is_audio: false,
+                    ssrc: 7,
+                    rtx_ssrc: None,
+                    payload_type: 96,
+                    rtx_payload_type: None,
+                    has_transport_cc: false,
+                }],
+            });
+            let ups = vec![UpState { kind: camera, active: true, height_px: 720 }];
+            let slots = match peer == watcher {
+                true => vec![SlotWish { mid: mid.clone(), up: Some(up), height_px: 720 }],
+                false => Vec::new(),
+            };
+            shard.handle_command(now, ShardCommand::Join { room: RoomId(1), peer, ice });
+            shard.handle_command(now, ShardCommand::Describe { peer, description, restart: None });
+            shard.handle_command(now, ShardCommand::Publish { peer, ups });
+            shard.handle_command(now, ShardCommand::View { peer, slots });
+            shard.with_room_of(peer, |room, key| room.set_connected(now, key, true));
+        }
+        let poll = |shard: &mut Shard| {
+            while shard.poll_output().is_some() {}
+            std::iter::from_fn(|| shard.poll_event()).collect::<Vec<_>>()
+        };
+        // The first packets of a VP8 frame that is no key frame, and of one that is (RFC 7741 sections 4.2 and 4.3).
+        let packet = |number, p| [0x80, 96, 0, number, 0, 0, 0, 0, 0, 0, 0, 9, 0x10, p];
+        shard.with_room_of(sender, |room, key| room.handle_rtp(now, key, &packet(1, 1)));
+        poll(&mut shard);
+        shard.with_room_of(sender, |room, key| room.handle_rtp(now, key, &packet(2, 0)));
+        let slots = vec![SlotState { mid, up: Some(up), paused: false }];
+        assert_eq!(poll(&mut shard), [Event::Slots { peer: watcher, slots }]);
+    }
 }
