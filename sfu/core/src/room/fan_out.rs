@@ -19,8 +19,8 @@ use crate::{
 use asamblea_seam::{PeerId, Up};
 use std::{collections::VecDeque, time::Instant};
 
-/// How many packets are queued for slots before any of them is flushed. To do the two in turn for each packet has either's code
-/// leave the nearest cache, which costs more than is gained.
+/// How many packets are queued for slots before any of them is flushed. To do the two in turn for each packet costs more than is
+/// gained, probably since either's code leaves the nearest cache.
 const TOGETHER: usize = 64;
 
 /// Many are about to be flushed if they are more than one in so many of those who receive a layer.
@@ -97,7 +97,7 @@ impl FanOut {
 
 impl Room {
     /// Has a packet go to all slots that receive its layer.
-    pub(super) fn fan_out(&mut self, source: LayerRef, passing: Passing) {
+    pub(super) fn hand_out(&mut self, source: LayerRef, passing: Passing) {
         if !self.fan_out.is_open_to(source) {
             self.finish_fan_out();
             let layer =

@@ -211,7 +211,7 @@ impl Room {
             on_layer_clocks,
             live_from: None,
         };
-        self.fan_out(at, Passing { arrived_at: now, packet: forwarded, from, is_audible });
+        self.hand_out(at, Passing { arrived_at: now, packet: forwarded, from, is_audible });
         if is_asked_elsewhere {
             self.relay_packet(now, at, packet);
         }
