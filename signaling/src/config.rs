@@ -13,19 +13,20 @@ use std::time::Duration;
 pub struct Timing {
     /// How long a socket may take to say `hello`.
     pub hello: Duration,
-    /// How often the server pings. Browsers throttle the timers of background tabs, so the server leads. In a meeting in which
-    /// nothing happens this is nearly all that signaling does, for each member. Below the minute after which proxies and
-    /// firewalls forget a connection.
+    /// How often the server asks a socket for a sign of life, while media do not show that somebody is there. Browsers throttle
+    /// the timers of background tabs, so the server leads.
     pub ping: Duration,
-    /// A socket that is silent for this long is taken for lost, by either side: two missed pings and some time for the answer.
-    /// Hardly anybody waits for it: the media plane tells everyone within seconds whose line is lost, and a client whose media
-    /// fall silent asks its socket for a sign of life at once.
+    /// A socket that is asked and silent for this long is taken for lost: two missed pings and some time for the answer.
     pub silence: Duration,
+    /// What clients are told: hearing nothing for this long is a lost socket. Two renewals that did not come and some time.
+    /// Hardly anybody waits for it: a client that does something, or whose media fall silent, asks its socket at once.
+    pub client_silence: Duration,
     /// How long the membership of a lost socket is kept: longer than a Wi-Fi change, a sleep of the phone's screen
     /// or a restarted router takes, shorter than people wait for someone who is gone.
     pub resume: Duration,
     /// How often everyone gets a fresh resume token; see [`crate::auth::RESUME_TOKEN`] for how long one is good. A
-    /// server may so be away for the difference. More often would gain little and cost a message each.
+    /// server may so be away for the difference. In a meeting in which nothing happens this is all that signaling does, and what
+    /// keeps the connection known to proxies and firewalls, some of which forget it after 50 s without a byte.
     pub renew: Duration,
     /// How long a server that makes place for another goes on forwarding. Clients need a second or two on a bad
     /// line; container runtimes kill after ten.
@@ -38,8 +39,9 @@ impl Default for Timing {
             hello: Duration::from_secs(10),
             ping: Duration::from_secs(20),
             silence: Duration::from_secs(45),
+            client_silence: Duration::from_secs(90),
             resume: Duration::from_secs(60),
-            renew: Duration::from_secs(60),
+            renew: Duration::from_secs(40),
             moving: Duration::from_secs(8),
         }
     }

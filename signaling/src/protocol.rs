@@ -105,12 +105,13 @@ pub enum ServerMessage {
         slots: Vec<SlotState>,
         /// What is wanted of the client's video ups; empty before the first `wanted`.
         wanted: Vec<UpWanted>,
-        /// Without a `ping` for this long the client takes the socket for dead and makes another.
+        /// Without any message for this long the client takes the socket for dead and makes another.
         silence_ms_max: u32,
         /// For how long a lost socket's membership is kept.
         resume_ms_max: u32,
     },
-    /// A fresh resume token, in place of the one before; comes every minute or so.
+    /// A fresh resume token, in place of the one before; comes every 40 s or so and keeps proxies
+    /// from forgetting the connection.
     Resume {
         /// Presented in a later `hello` to take up the same membership.
         token: String,

@@ -100,6 +100,8 @@ pub enum Outgoing {
     Text(Utf8Bytes),
     /// Several messages, in this order.
     Texts(Arc<[Utf8Bytes]>),
+    /// Whether media show that the socket's owner is there; nothing is sent.
+    Heard(bool),
     /// Nothing follows: close.
     Close,
 }
@@ -529,6 +531,7 @@ impl RoomTask {
                     let text = serde_json::to_string(&message).expect("plain values serialise");
                     self.send(socket, Outgoing::Text(text.into()));
                 }
+                Effect::Heard { socket, is_heard } => self.send(socket, Outgoing::Heard(is_heard)),
                 Effect::Media(command) => {
                     match command {
                         Command::Join { peer, .. } => {

@@ -222,29 +222,37 @@ impl Visit {
         let mut ping = interval(self.timing.ping);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut nonce = 0u32;
+        // Whether media show that somebody is there.
+        let mut is_heard = false;
         loop {
             let frame = tokio::select! {
                 () = cut.notified() => return too_slow(),
                 outgoing = self.outgoing.recv() => match outgoing {
                     Some(Outgoing::Close) | None => return None,
+                    Some(Outgoing::Heard(now)) => {
+                        is_heard = now;
+                        heard = Instant::now();
+                        continue;
+                    }
                     Some(outgoing) => {
+                        let patience = if is_heard { Instant::now() } else { heard } + self.timing.silence;
                         // While a reader is slow nothing is read from it either.
                         tokio::select! {
                             biased;
                             sent = send(socket, outgoing) => sent.ok()?,
                             () = cut.notified() => return too_slow(),
-                            () = sleep_until(heard + self.timing.silence) => return None,
+                            () = sleep_until(patience) => return None,
                         }
                         continue;
                     }
                 },
-                _ = ping.tick() => {
+                _ = ping.tick(), if !is_heard => {
                     nonce = nonce.wrapping_add(1);
                     self.say(&ServerMessage::Ping { nonce });
                     continue;
                 }
                 frame = socket.next() => frame,
-                () = sleep_until(heard + self.timing.silence) => {
+                () = sleep_until(heard + self.timing.silence), if !is_heard => {
                     // If it was this machine that stood still, what the client said in time waits to be read.
                     timeout(AFTER_SILENCE, socket.next()).await.ok()?
                 }
@@ -398,7 +406,7 @@ async fn send(socket: &mut WebSocket, outgoing: Outgoing) -> Result<(), Error> {
                 feed(socket, text.clone()).await?;
             }
         }
-        Outgoing::Close => {}
+        Outgoing::Heard(_) | Outgoing::Close => {}
     }
     socket.flush().await
 }

@@ -6,7 +6,7 @@ use asamblea::protocol::{
     ByeReason, ClientMessage, ErrorCode, FRAME_BYTES_MAX, LinksResponse, ServerMessage, TokenResponse,
 };
 use asamblea::{Bridge, Config};
-use asamblea_seam::{Command, Event, PeerId, UpKind, UpState};
+use asamblea_seam::{Command, DisconnectReason, Event, PeerId, UpKind, UpState};
 use futures_util::{SinkExt, StreamExt};
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -423,6 +423,50 @@ async fn silence_ends_a_socket_and_a_socket_that_never_says_hello() {
     assert!(pings >= 2, "{pings}");
     // The membership waits for its return.
     assert_eq!(world.bridge.meetings(), 1);
+}
+
+#[tokio::test]
+async fn a_socket_whose_media_arrive_may_be_silent_until_they_do_not() {
+    let timing = Timing {
+        ping: Duration::from_millis(250),
+        silence: Duration::from_secs(1),
+        renew: Duration::from_secs(1),
+        ..Timing::default()
+    };
+    let world = world_with(Config { timing, ..Config::default() }).await;
+    let (mut ana, welcome) = world.join("plaza", "Ana").await;
+    (world.plane.sink)(Event::Connected { peer: welcome.member });
+    ana.until(|message| matches!(message, ServerMessage::Media { .. })).await;
+    let (mut luis, second) = world.join("plaza", "Luis").await;
+    (world.plane.sink)(Event::Connected { peer: second.member });
+    // Ana says nothing meanwhile, for three times as long as is allowed to others.
+    let mut renewals = 0;
+    while renewals < 3 {
+        match luis.next().await {
+            ServerMessage::Resume { .. } => renewals += 1,
+            ServerMessage::Changed { member } => panic!("{} is taken for lost", member.name),
+            _ => {}
+        }
+    }
+    (world.plane.sink)(Event::Disconnected {
+        peer: welcome.member,
+        reason: DisconnectReason::ConsentExpired,
+    });
+    luis.until(|message| matches!(message, ServerMessage::Changed { member } if !member.present)).await;
+    let (mut before, mut pings) = (Vec::new(), 0);
+    let mut is_over = false;
+    while let Some(Ok(frame)) = ana.frame().await {
+        let text = frame.into_text().expect("text");
+        is_over |= text.contains("disconnected");
+        pings += usize::from(is_over && text.contains("\"ping\""));
+        if !is_over {
+            before.push(text.to_string());
+        }
+    }
+    assert!(pings >= 1, "she is asked before she is given up");
+    let is_renewal = |text: &String| text.contains("\"resume\"");
+    let kinds = before.iter().filter(|text| !text.contains("joined")).collect::<Vec<_>>();
+    assert!(kinds.iter().all(|text| is_renewal(text)) && kinds.len() >= 2, "{kinds:?}");
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use asamblea_seam::{
 use indexmap::IndexMap;
 use roster::Roster;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Most memberships of one meeting where its server says nothing else. One shard forwards a room; 200 people is what the media plane is meant to
 /// carry on one core, and every arrival is told to everyone.
@@ -118,6 +118,14 @@ pub enum Effect {
         /// Its role.
         role: Role,
     },
+    /// Say to a socket whether media show that its owner is there: then it is neither asked for signs of life nor given up
+    /// for want of them. Until the first of these it is.
+    Heard {
+        /// Which.
+        socket: SocketId,
+        /// Whether they do.
+        is_heard: bool,
+    },
     /// Tell the media plane.
     Media(Command),
     /// Close a socket once what was sent to it before is out.
@@ -135,8 +143,10 @@ pub struct Room {
     members: IndexMap<PeerId, Membership>,
     /// Whose each live socket is. A socket that is not here is nobody's, whatever it says.
     sockets: HashMap<SocketId, PeerId>,
-    /// When everyone gets a fresh resume token; none while nobody was here yet.
-    renew_at: Option<Instant>,
+    /// When each membership has something due; exactly one entry a membership.
+    dates: BTreeSet<(Instant, PeerId)>,
+    /// When the first one came.
+    began: Option<Instant>,
     /// Why nobody is let in any more, if so.
     closing: Option<ByeReason>,
     /// What everyone is yet to be told of everyone.
@@ -150,7 +160,10 @@ pub struct Room {
 struct Membership {
     role: Role,
     name: String,
-    presence: Presence,
+    /// Its live socket; without one it waits to be taken up again.
+    socket: Option<SocketId>,
+    /// When it gets a fresh resume token, or, without a socket, when it ends.
+    due: Instant,
     loopback: bool,
     /// One entry a kind at most, in the order of kinds.
     ups: Vec<UpState>,
@@ -170,18 +183,10 @@ struct Membership {
     news_from: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Presence {
-    Here(SocketId),
-    LostSince(Instant),
-}
-
 impl Membership {
-    fn socket(&self) -> Option<SocketId> {
-        match self.presence {
-            Presence::Here(socket) => Some(socket),
-            Presence::LostSince(_) => None,
-        }
+    /// Whether its media show that it is there, so that its socket need not.
+    fn is_heard(&self) -> bool {
+        self.media == Some(MediaState::Connected) && self.line != Line::Lost
     }
 
     fn shown(&self, id: PeerId) -> Member {
@@ -189,7 +194,7 @@ impl Membership {
             id,
             name: self.name.clone(),
             ups: self.ups.clone(),
-            present: self.socket().is_some(),
+            present: self.socket.is_some(),
             line: self.line,
         }
     }
@@ -205,7 +210,8 @@ impl Room {
             settings,
             members: IndexMap::new(),
             sockets: HashMap::new(),
-            renew_at: None,
+            dates: BTreeSet::new(),
+            began: None,
             closing: None,
             roster: Roster::default(),
             now: None,
@@ -234,11 +240,11 @@ impl Room {
             self.send(socket, ServerMessage::Bye { reason });
             return self.effects.push_back(Effect::Close { socket });
         }
-        self.renew_at.get_or_insert(now + self.settings.timing.renew);
+        self.began.get_or_insert(now);
         let mut back = None;
         if let Some(returning) = arrival.resume.take() {
             if self.members.contains_key(&returning.member) {
-                return self.resume(socket, returning, arrival);
+                return self.resume(now, socket, returning, arrival);
             }
             back = returning.may_return.then_some(returning);
         }
@@ -257,7 +263,8 @@ impl Room {
         let membership = Membership {
             role,
             name: shown_name(&arrival.name),
-            presence: Presence::Here(socket),
+            socket: Some(socket),
+            due: now,
             loopback: arrival.loopback,
             ups: Vec::new(),
             revision: 0,
@@ -271,6 +278,7 @@ impl Room {
         let shown = membership.shown(peer);
         self.members.insert(peer, membership);
         self.sockets.insert(socket, peer);
+        self.set_due(peer, self.whole_second(now + self.first_renewal(peer)));
         let room = self.settings.id;
         self.effects.push_back(Effect::Media(Command::Join { room, peer, loopback: arrival.loopback }));
         self.welcome(peer, arrival.version, resume, false);
@@ -316,8 +324,9 @@ impl Room {
         self.handle_timeout(now);
         let Some(peer) = self.sockets.remove(&socket) else { return };
         let membership = self.members.get_mut(&peer).expect("sockets only name members");
-        membership.presence = Presence::LostSince(now);
+        membership.socket = None;
         let shown = membership.shown(peer);
+        self.set_due(peer, now + self.settings.timing.resume);
         self.tell(Some(peer), ServerMessage::Changed { member: shown });
     }
 
@@ -369,21 +378,17 @@ impl Room {
         if self.roster.due_at().is_some_and(|at| at <= now) {
             self.tell_waiting();
         }
-        let gone: Vec<PeerId> = self
-            .members
-            .iter()
-            .filter(|(_, member)| matches!(member.presence, Presence::LostSince(at) if at + self.settings.timing.resume <= now))
-            .map(|(&peer, _)| peer)
-            .collect();
-        for peer in gone {
-            self.remove(peer);
-        }
-        if self.renew_at.is_some_and(|at| at <= now) {
-            self.renew_at = Some(now + self.settings.timing.renew);
-            let present =
-                self.members.iter().filter_map(|(&member, it)| Some((it.socket()?, member, it.role)));
-            let renew = present.map(|(socket, member, role)| Effect::Renew { socket, member, role });
-            self.effects.extend(renew);
+        while let Some(&(at, peer)) = self.dates.first()
+            && at <= now
+        {
+            let member = &self.members[&peer];
+            match (member.socket, member.role) {
+                (Some(socket), role) => {
+                    self.effects.push_back(Effect::Renew { socket, member: peer, role });
+                    self.set_due(peer, self.whole_second(now + self.settings.timing.renew));
+                }
+                (None, _) => self.remove(peer),
+            }
         }
     }
 
@@ -393,8 +398,11 @@ impl Room {
         self.handle_timeout(now);
         self.close_all(ByeReason::Moving);
         let mut idle = Vec::new();
-        for (&peer, member) in &mut self.members {
-            member.presence = Presence::LostSince(now);
+        let peers: Vec<PeerId> = self.members.keys().copied().collect();
+        for peer in peers {
+            self.set_due(peer, now + self.settings.timing.resume);
+            let member = &mut self.members[&peer];
+            member.socket = None;
             if member.media != Some(MediaState::Connected) {
                 idle.push(peer);
             }
@@ -405,6 +413,7 @@ impl Room {
     /// The server stops: everyone is told and every media state ends.
     pub fn handle_stop(&mut self) {
         self.close_all(ByeReason::Stopping);
+        self.dates.clear();
         let peers: Vec<PeerId> = self.members.drain(..).map(|(peer, _)| peer).collect();
         self.effects.extend(peers.into_iter().map(|peer| Effect::Media(Command::Leave { peer })));
     }
@@ -416,24 +425,42 @@ impl Room {
 
     /// When to call [`Room::handle_timeout`]: the next end of an absent membership, the next renewal, or news that waits.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let ends = self.members.values().filter_map(|member| match member.presence {
-            Presence::LostSince(at) => Some(at + self.settings.timing.resume),
-            Presence::Here(_) => None,
-        });
-        let renewal = self.renew_at.filter(|_| !self.sockets.is_empty());
-        ends.chain(renewal).chain(self.roster.due_at()).min()
+        let due = self.dates.first().map(|(at, _)| *at);
+        due.into_iter().chain(self.roster.due_at()).min()
     }
 
-    fn resume(&mut self, socket: SocketId, returning: Returning, arrival: Arrival) {
+    /// After what time who is just here has the first token renewed: a quarter of the usual time at least. Member ids are
+    /// random, so those who come together, as all do after a restart, are not served together for ever.
+    fn first_renewal(&self, peer: PeerId) -> Duration {
+        let renew_ms = self.settings.timing.renew.as_millis() as u64;
+        let least_ms = renew_ms / 4;
+        Duration::from_millis(least_ms + peer.0 % (renew_ms - least_ms).max(1))
+    }
+
+    /// The next whole second since the room began, so that what is due within one is done together.
+    fn whole_second(&self, at: Instant) -> Instant {
+        let began = self.began.unwrap_or(at);
+        let since = at.saturating_duration_since(began);
+        began + Duration::from_secs(since.as_secs() + u64::from(since.subsec_nanos() > 0))
+    }
+
+    fn set_due(&mut self, peer: PeerId, at: Instant) {
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        self.dates.remove(&(member.due, peer));
+        member.due = at;
+        self.dates.insert((at, peer));
+    }
+
+    fn resume(&mut self, now: Instant, socket: SocketId, returning: Returning, arrival: Arrival) {
         let peer = returning.member;
         let membership = self.members.get_mut(&peer).expect("the caller looked it up");
         let before = membership.shown(peer);
-        let replaced = membership.socket();
-        membership.presence = Presence::Here(socket);
+        let replaced = membership.socket.replace(socket);
         membership.name = shown_name(&arrival.name);
         membership.loopback = arrival.loopback;
         let shown = membership.shown(peer);
-        let media = membership.media;
+        let (media, is_heard) = (membership.media, membership.is_heard());
+        self.set_due(peer, self.whole_second(now + self.first_renewal(peer)));
         if let Some(old) = replaced {
             self.sockets.remove(&old);
             self.send(old, ServerMessage::Bye { reason: ByeReason::Replaced });
@@ -443,6 +470,9 @@ impl Room {
         self.welcome(peer, arrival.version, returning.resume, true);
         if let Some(state) = media {
             self.send(socket, ServerMessage::Media { state });
+        }
+        if is_heard {
+            self.effects.push_back(Effect::Heard { socket, is_heard });
         }
         if shown != before {
             self.tell(Some(peer), ServerMessage::Changed { member: shown });
@@ -463,7 +493,7 @@ impl Room {
             members: self.members.iter().map(|(&id, member)| member.shown(id)).collect(),
             slots: own.slots.values().cloned().collect(),
             wanted: own.wanted.clone(),
-            silence_ms_max: self.settings.timing.silence.as_millis() as u32,
+            silence_ms_max: self.settings.timing.client_silence.as_millis() as u32,
             resume_ms_max: self.settings.timing.resume.as_millis() as u32,
         };
         self.send_to(peer, message);
@@ -574,11 +604,11 @@ impl Room {
     fn lines(&mut self, lines: Vec<PeerLine>) {
         let mut changed = Vec::new();
         for PeerLine { peer, line } in lines {
-            if let Some(member) = self.members.get_mut(&peer)
-                && std::mem::replace(&mut member.line, line) != line
-            {
-                changed.push(MemberLine { member: peer, line });
-            }
+            self.hear(peer, |member| {
+                if std::mem::replace(&mut member.line, line) != line {
+                    changed.push(MemberLine { member: peer, line });
+                }
+            });
         }
         if !changed.is_empty() {
             self.broadcast(ServerMessage::Lines { lines: changed });
@@ -586,9 +616,19 @@ impl Room {
     }
 
     fn media(&mut self, peer: PeerId, state: MediaState) {
-        let Some(member) = self.members.get_mut(&peer) else { return };
-        member.media = Some(state);
+        self.hear(peer, |member| member.media = Some(state));
         self.send_to(peer, ServerMessage::Media { state });
+    }
+
+    /// What the media plane says of someone may change whether their socket is asked for signs of life.
+    fn hear(&mut self, peer: PeerId, what: impl FnOnce(&mut Membership)) {
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        let before = member.is_heard();
+        what(member);
+        let is_heard = member.is_heard();
+        if let Some(socket) = member.socket.filter(|_| is_heard != before) {
+            self.effects.push_back(Effect::Heard { socket, is_heard });
+        }
     }
 
     /// The media plane forgot this peer: it is joined anew, its client offers afresh.
@@ -608,7 +648,8 @@ impl Room {
 
     fn remove(&mut self, peer: PeerId) {
         let Some(member) = self.members.shift_remove(&peer) else { return };
-        if let Some(socket) = member.socket() {
+        self.dates.remove(&(member.due, peer));
+        if let Some(socket) = member.socket {
             self.sockets.remove(&socket);
         }
         self.effects.push_back(Effect::Media(Command::Leave { peer }));
@@ -639,7 +680,7 @@ impl Room {
     }
 
     fn send_to(&mut self, peer: PeerId, message: ServerMessage) {
-        if let Some(socket) = self.members.get(&peer).and_then(Membership::socket) {
+        if let Some(socket) = self.members.get(&peer).and_then(|member| member.socket) {
             self.send(socket, message);
         }
     }
@@ -670,7 +711,7 @@ impl Room {
         let mut groups: BTreeMap<usize, Vec<SocketId>> = BTreeMap::new();
         for member in self.members.values() {
             let known = news.partition_point(|(number, _)| *number < member.news_from);
-            if let Some(socket) = member.socket().filter(|_| known < news.len()) {
+            if let Some(socket) = member.socket.filter(|_| known < news.len()) {
                 groups.entry(known).or_default().push(socket);
             }
         }
@@ -690,7 +731,7 @@ impl Room {
             .members
             .iter()
             .filter(|(peer, _)| whom(**peer))
-            .filter_map(|(_, member)| member.socket())
+            .filter_map(|(_, member)| member.socket)
             .collect();
         if !sockets.is_empty() {
             self.effects.push_back(Effect::Send { sockets, message });

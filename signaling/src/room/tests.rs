@@ -180,6 +180,7 @@ fn a_lost_socket_is_seen_at_once_and_taken_up_again_without_touching_media() {
     let [
         Effect::Send { message: welcome, .. },
         Effect::Send { message: media, .. },
+        Effect::Heard { socket: SocketId(3), is_heard: true },
         Effect::Send { message: changed, .. },
     ] = &effects[..]
     else {
@@ -197,9 +198,11 @@ fn who_does_not_return_in_time_is_gone() {
     let resume = Timing::default().resume;
     let mut script = two_people();
     script.lose(1);
-    assert_eq!(script.room.poll_timeout(), Some(script.now + resume));
-    let effects = script.wait(resume);
-    assert!(effects.contains(&Effect::Media(Command::Leave { peer: PeerId(11) })));
+    let gone = Effect::Media(Command::Leave { peer: PeerId(11) });
+    let second = Duration::from_secs(1);
+    assert!(!script.wait(resume - second).contains(&gone));
+    assert!(script.room.poll_timeout().is_some_and(|at| at <= script.now + second));
+    assert!(script.wait(second).contains(&gone));
     let effects = script.arrive(3, returning(11, "Ana"));
     assert!(matches!(
         &effects[..],
@@ -458,19 +461,101 @@ fn a_membership_that_ended_here_does_not_come_back_and_its_role_neither() {
     assert_eq!(script.room.members[&PeerId(1_000_011)].role, Role::Member);
 }
 
+/// Whose token is renewed, as (socket, member).
+fn renewed(effects: &[Effect]) -> Vec<(u64, u64)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Renew { socket, member, .. } => Some((socket.0, member.0)),
+            _ => None,
+        })
+        .collect()
+}
+
 #[test]
-fn who_is_here_gets_a_fresh_resume_token_every_minute() {
-    let mut script = two_people();
+fn who_is_here_gets_fresh_resume_tokens_in_seconds_that_their_ids_draw() {
+    let mut script = Script::new();
+    let (renew, second) = (Timing::default().renew, Duration::from_secs(1));
+    // 10 s after they came at least: 17, 17 and 12.3 s.
+    for (socket, peer) in [(1, 7_000), (2, 37_000), (3, 2_300)] {
+        script.arrive(socket, newcomer(peer, "someone"));
+    }
+    let began = script.now;
+    let mut served = Vec::new();
+    for _ in 0..4 {
+        let at = script.room.poll_timeout().expect("somebody is here");
+        let effects = script.wait(at - script.now);
+        served.push((at - began, renewed(&effects)));
+    }
+    let (first, others) = (vec![(3, 2_300)], vec![(1, 7_000), (2, 37_000)]);
+    assert_eq!(
+        served,
+        [
+            (13 * second, first.clone()),
+            (17 * second, others.clone()),
+            (renew + 13 * second, first),
+            (renew + 17 * second, others)
+        ]
+    );
+}
+
+#[test]
+fn who_comes_back_has_tokens_renewed_again_and_does_not_end() {
+    let mut script = Script::new();
+    let Timing { renew, resume, .. } = Timing::default();
+    for (socket, peer) in [(1, 5_000), (2, 6_000)] {
+        script.arrive(socket, newcomer(peer, "someone"));
+    }
+    script.lose(1);
+    assert_eq!(renewed(&script.wait(Duration::from_secs(15))), [], "nobody is there to get it");
+    assert_eq!(renewed(&script.wait(Duration::from_secs(1))), [(2, 6_000)]);
+    script.wait(resume - Duration::from_secs(17));
+    script.arrive(3, returning(5_000, "someone"));
+    assert_eq!(renewed(&script.wait(Duration::from_secs(15))), [(3, 5_000)]);
+    assert_eq!(renewed(&script.wait(renew)).last(), Some(&(3, 5_000)));
+    script.wait(resume);
+    assert_eq!(script.room.members.len(), 2, "both are here");
+    script.say(3, ClientMessage::Leave {});
     script.lose(2);
-    let renew = Timing::default().renew;
-    let of = |effects: Vec<Effect>| -> Vec<Effect> {
-        effects.into_iter().filter(|effect| matches!(effect, Effect::Renew { .. })).collect()
-    };
-    assert!(of(script.wait(renew - Duration::from_secs(1))).is_empty());
-    let fresh = Effect::Renew { socket: SocketId(1), member: PeerId(11), role: Role::Member };
-    assert_eq!(of(script.wait(Duration::from_secs(1))), std::slice::from_ref(&fresh));
-    assert_eq!(script.room.poll_timeout(), Some(script.now + renew));
-    assert_eq!(of(script.wait(renew)), [fresh]);
+    assert_eq!(script.room.poll_timeout(), Some(script.now + resume));
+    script.wait(resume);
+    assert_eq!((script.room.is_empty(), script.room.poll_timeout()), (true, None));
+}
+
+/// Whether media speak for a socket, as its task was last told.
+fn heard(effects: &[Effect]) -> Vec<(u64, bool)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Heard { socket, is_heard } => Some((socket.0, *is_heard)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn whose_media_arrive_is_not_asked_for_signs_of_life() {
+    let mut script = two_people();
+    let peer = PeerId(11);
+    assert_eq!(heard(&script.hear(Event::Connected { peer })), [(1, true)]);
+    assert_eq!(heard(&script.hear(Event::Connected { peer })), [], "nothing new");
+    let line = |line| Event::Lines { room: RoomId(1), lines: vec![PeerLine { peer, line }] };
+    assert_eq!(heard(&script.hear(line(Line::Weak))), []);
+    assert_eq!(heard(&script.hear(line(Line::Lost))), [(1, false)]);
+    assert_eq!(heard(&script.hear(line(Line::Good))), [(1, true)]);
+    // On another socket, as long as media arrive.
+    script.lose(1);
+    assert_eq!(heard(&script.arrive(3, returning(11, "Ana"))), [(3, true)]);
+    let reason = DisconnectReason::ConsentExpired;
+    assert_eq!(heard(&script.hear(Event::Disconnected { peer, reason })), [(3, false)]);
+    script.lose(3);
+    assert_eq!(heard(&script.arrive(4, returning(11, "Ana"))), []);
+    assert_eq!(heard(&script.hear(Event::Connected { peer })), [(4, true)]);
+    assert_eq!(heard(&script.hear(Event::Lost { peers: vec![peer] })), [(4, false)]);
+    // Of somebody who is away nobody is told.
+    script.hear(Event::Connected { peer });
+    script.lose(4);
+    assert_eq!(heard(&script.hear(line(Line::Lost))), []);
 }
 
 #[test]
@@ -693,10 +778,12 @@ fn run(steps: &[Step], start: Instant) -> Result<Vec<Effect>, TestCaseError> {
         let room = &script.room;
         prop_assert!(room.members.len() <= FEW);
         prop_assert!(room.sockets.len() <= room.members.len());
+        let dates: BTreeSet<_> = room.members.iter().map(|(id, member)| (member.due, *id)).collect();
+        prop_assert_eq!(&room.dates, &dates, "each membership has one date");
         for (id, member) in &room.members {
             prop_assert!(member.ups.len() <= UpKind::ALL.len());
             prop_assert!(member.slots.len() <= OFFER_LINES_MAX && member.mids.len() <= OFFER_LINES_MAX);
-            if let Some(socket) = member.socket() {
+            if let Some(socket) = member.socket {
                 prop_assert_eq!(room.sockets.get(&socket), Some(id));
             }
         }

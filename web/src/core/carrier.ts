@@ -41,6 +41,7 @@ export class Carrier {
     const { state } = this.#machine;
     if (!this.#isOpen || (state !== 'greeting' && state !== 'up')) return false;
     this.#socket?.send(JSON.stringify(message));
+    this.handle({ type: 'said' });
     return true;
   }
 

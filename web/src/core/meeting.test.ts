@@ -264,7 +264,7 @@ describe('offers and answers', () => {
     await call.say({ type: 'error', code: 'offer_refused', message: '', fatal: false });
     expect(call.meeting.problem.value).toBe('media-failed');
     for (let i = 0; i < 10; i += 1) {
-      await call.browser.pass(SILENCE_MS - 1);
+      await call.browser.pass(SILENCE_MS / 2 - 1);
       await call.say({ type: 'ping', nonce: i });
     }
     expect(call.browser.socket.of('offer')).toHaveLength(1);
@@ -318,7 +318,18 @@ describe('a lost line', () => {
 
   test('that goes silent is noticed', async () => {
     const call = await Call.joined([]);
-    await call.browser.pass(SILENCE_MS + 1);
+    await call.browser.pass(SILENCE_MS / 2 + 4_001);
+    expect(call.meeting.link.value).toBe('reconnecting');
+  });
+
+  test('that takes what is said and answers nothing is noticed by whoever says something', async () => {
+    const call = await Call.joined([]);
+    await call.browser.pass(6_000);
+    expect(call.browser.socket.of('ping')).toHaveLength(0);
+    call.meeting.setMicrophone(false);
+    await call.browser.settle();
+    expect(call.browser.socket.of('ping')).toHaveLength(1);
+    await call.browser.pass(4_001);
     expect(call.meeting.link.value).toBe('reconnecting');
   });
 
@@ -514,7 +525,7 @@ describe('lost media', () => {
     }
     expect(call.meeting.problem.value).toBe('media-failed');
     const peers = call.browser.peers.length;
-    await call.browser.pass(SILENCE_MS - 1);
+    await call.browser.pass(SILENCE_MS / 2 - 1);
     expect(call.browser.peers.length).toBeGreaterThan(peers);
     call.browser.peer.become('connected');
     expect(call.meeting.problem.value).toBeNull();

@@ -116,7 +116,7 @@ export type ServerMessage = { "type": "welcome",
   slots: Array<SlotState>,
   /** What is wanted of the client's video ups; empty before the first `wanted`. */
   wanted: Array<UpWanted>,
-  /** Without a `ping` for this long the client takes the socket for dead and makes another. */
+  /** Without any message for this long the client takes the socket for dead and makes another. */
   silence_ms_max: number,
   /** For how long a lost socket's membership is kept. */
   resume_ms_max: number,

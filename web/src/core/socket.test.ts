@@ -89,15 +89,14 @@ test('a lost socket is reconnected with the resume token', () => {
   expect(hello(socket.reconnect()).resume).toBe('resume me');
 });
 
-test('pings are answered, and silence counts as a lost socket', () => {
+test('pings are answered', () => {
   const socket = new Driven().up();
-  socket.now += SILENCE_MS - 1;
+  socket.now += SILENCE_MS / 2 - 1;
   expect(socket.say({ type: 'ping', nonce: 7 })).toContainEqual({
     type: 'send',
     message: { type: 'pong', nonce: 7 },
   });
-  expect(socket.machine.wakeAt).toBe(socket.now + SILENCE_MS);
-  expect(types(socket.wake())).toEqual(['close', 'down']);
+  expect(socket.machine.wakeAt).toBe(socket.now + SILENCE_MS / 2);
 });
 
 test('a cut of 25 seconds is tried through within the time to resume, without ending', () => {
@@ -159,7 +158,7 @@ describe('a socket that may be dead', () => {
     expect(socket.in({ type: 'check' })).toEqual([ping]);
     expect(socket.in({ type: 'check' }), 'one question at a time').toEqual([]);
     expect(socket.say({ type: 'pong', nonce: 1 })).toEqual([]);
-    expect(socket.machine.wakeAt).toBe(socket.now + SILENCE_MS);
+    expect(socket.machine.wakeAt).toBe(socket.now + SILENCE_MS / 2);
     expect(socket.machine.state).toBe('up');
   });
 
@@ -173,11 +172,39 @@ describe('a socket that may be dead', () => {
     expect(hello(socket.in({ type: 'opened' })).resume).toBe('resume me');
   });
 
+  test('is asked when it was silent for half of what makes it a lost one, and given up 4 seconds later', () => {
+    const socket = new Driven().up();
+    const heardAt = socket.now;
+    expect(socket.wake()).toEqual([ping]);
+    expect(socket.now - heardAt).toBe(SILENCE_MS / 2);
+    expect(types(socket.wake())).toEqual(['down', 'close', 'open']);
+    expect(socket.now - heardAt).toBe(SILENCE_MS / 2 + 4_000);
+  });
+
+  test('is asked by whoever says something on it after a silence, and only then', () => {
+    const socket = new Driven().up();
+    socket.now += 5_000;
+    expect(socket.in({ type: 'said' })).toEqual([]);
+    socket.now += 1;
+    expect(socket.in({ type: 'said' }, { type: 'said' })).toEqual([ping]);
+    expect(socket.machine.wakeAt).toBe(socket.now + 4_000);
+    socket.say({ type: 'pong', nonce: 1 });
+    expect(socket.in({ type: 'said' })).toEqual([]);
+    socket.now += 6_000;
+    expect(socket.in({ type: 'rename', name: 'Ana María' })).toEqual([
+      { type: 'send', message: { type: 'rename', name: 'Ana María' } },
+      { type: 'send', message: { type: 'ping', nonce: 2 } },
+    ]);
+    socket.now += 1_000;
+    expect(socket.in({ type: 'check' }), 'asked already, but it waits no longer for the answer').toEqual([]);
+    expect(socket.machine.wakeAt).toBe(socket.now + 1_000);
+  });
+
   test('is alive whatever it says', () => {
     const socket = new Driven().up();
     socket.in({ type: 'check' });
     socket.say({ type: 'speakers', speakers: [] });
-    expect(socket.machine.wakeAt).toBe(socket.now + SILENCE_MS);
+    expect(socket.machine.wakeAt).toBe(socket.now + SILENCE_MS / 2);
   });
 
   test('is asked when the network comes back, too', () => {

@@ -19,8 +19,12 @@ const JOIN_TRIES_MAX = 4;
 const TOKEN_REFUSALS_MAX = 3;
 /** A network that is gone swallows what is tried on it; who was in the meeting waits no longer than this for a step. */
 const RESUME_STEP_MS_MAX = 4_000;
-/** A socket that is asked whether it is alive says so within this, or it is not. */
+/** A socket that is asked whether it is alive, and in doubt, says so within this, or it is not. */
 const PONG_MS_MAX = 1_000;
+/** The same where nothing but a long silence speaks against it: a lost packet or two of a bad line later. */
+const PATIENT_PONG_MS_MAX = 4_000;
+/** Whoever says something after the server was silent for this long wants to know whether it was heard. */
+const SAID_AFTER_MS = 5_000;
 const BACKOFF_MS_MIN = 400;
 /** Right after a loss: a bridge that is started again is back in a second or two, and so is everyone. */
 const BACKOFF_SOON_MS_MAX = 1_000;
@@ -39,6 +43,7 @@ export type SocketInput =
   | { type: 'wake' } // `wakeAt` has come
   | { type: 'online' } // the network is back, or another one
   | { type: 'check' } // is the socket still alive? Media has fallen silent, or the page was away
+  | { type: 'said' } // something was sent past the machine
   | { type: 'rename'; name: string }
   | { type: 'leave' };
 
@@ -125,9 +130,15 @@ export class SocketMachine {
         return this.#check(now);
       case 'check':
         return this.#check(now);
+      case 'said':
+        return now - this.#heardAt > SAID_AFTER_MS ? this.#ask(now, PATIENT_PONG_MS_MAX) : [];
       case 'rename':
         this.#name = input.name;
-        return this.#state === 'up' ? [{ type: 'send', message: { type: 'rename', name: input.name } }] : [];
+        if (this.#state !== 'up') return [];
+        return [
+          { type: 'send', message: { type: 'rename', name: input.name } },
+          ...this.handle({ type: 'said' }, now),
+        ];
       case 'leave': {
         const effects: SocketEffect[] =
           this.#state === 'up' || this.#state === 'greeting'
@@ -163,7 +174,7 @@ export class SocketMachine {
       this.#heardAt = now;
       // Whatever it says, it is alive.
       this.#pongDueAt = null;
-      this.wakeAt = now + this.#silenceMs;
+      this.wakeAt = this.#askAt;
     }
     switch (message.type) {
       case 'welcome':
@@ -173,7 +184,7 @@ export class SocketMachine {
         this.#wasUp = true;
         this.#tries = 0;
         this.#tokenRefusals = 0;
-        return this.#step('up', now, now + this.#silenceMs, { type: 'welcome', welcome: message });
+        return this.#step('up', now, now + this.#silenceMs / 2, { type: 'welcome', welcome: message });
       case 'resume':
         this.#resume = message.token;
         return [{ type: 'message', message }];
@@ -240,7 +251,7 @@ export class SocketMachine {
       case 'greeting':
         return this.#retry(now);
       case 'up': // silence
-        return this.#pongDueAt === null ? this.#retry(now) : this.#reopen(now, 'lost');
+        return this.#pongDueAt === null ? this.#ask(now, PATIENT_PONG_MS_MAX) : this.#reopen(now, 'lost');
       default:
         this.wakeAt = null;
         return [];
@@ -249,12 +260,23 @@ export class SocketMachine {
 
   /** Asks a socket that is up for a sign of life; ends the wait for one that is not. */
   #check(now: number): SocketEffect[] {
-    if (this.#state === 'waiting') return this.#connect(now);
-    if (this.#state !== 'up' || this.#pongDueAt !== null) return [];
+    return this.#state === 'waiting' ? this.#connect(now) : this.#ask(now, PONG_MS_MAX);
+  }
+
+  /** Asks once, however often it is called meanwhile; the least patient decides. */
+  #ask(now: number, patienceMs: number): SocketEffect[] {
+    if (this.#state !== 'up') return [];
+    const isAsked = this.#pongDueAt !== null;
+    this.#pongDueAt = Math.min(this.#pongDueAt ?? Infinity, now + patienceMs);
+    this.wakeAt = this.#pongDueAt;
+    if (isAsked) return [];
     this.#nonce += 1;
-    this.#pongDueAt = now + PONG_MS_MAX;
-    this.wakeAt = Math.min(this.#pongDueAt, this.#heardAt + this.#silenceMs);
     return [{ type: 'send', message: { type: 'ping', nonce: this.#nonce } }];
+  }
+
+  /** When a socket that has said nothing since is asked: long before the server would have it taken for dead. */
+  get #askAt(): number {
+    return this.#heardAt + this.#silenceMs / 2;
   }
 
   #connect(now: number): SocketEffect[] {
