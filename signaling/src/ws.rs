@@ -24,7 +24,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
@@ -219,8 +219,7 @@ impl Visit {
         let cut = Arc::clone(&self.cut);
         let too_slow = || Some(fatal(ErrorCode::TooSlow, "messages were not read in time; resume"));
         let mut heard = Instant::now();
-        let mut ping = interval(self.timing.ping);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ping_at = heard + self.timing.ping;
         let mut nonce = 0u32;
         // Whether media show that somebody is there.
         let mut is_heard = false;
@@ -246,7 +245,8 @@ impl Visit {
                         continue;
                     }
                 },
-                _ = ping.tick(), if !is_heard => {
+                () = sleep_until(ping_at), if !is_heard => {
+                    ping_at = Instant::now() + self.timing.ping;
                     nonce = nonce.wrapping_add(1);
                     self.say(&ServerMessage::Ping { nonce });
                     continue;

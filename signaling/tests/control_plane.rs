@@ -420,7 +420,7 @@ async fn silence_ends_a_socket_and_a_socket_that_never_says_hello() {
     while let Some(Ok(frame)) = ana.frame().await {
         pings += usize::from(frame.into_text().is_ok_and(|text| text.contains("\"ping\"")));
     }
-    assert!(pings >= 2, "{pings}");
+    assert!(pings >= 1, "it is asked before it is given up");
     // The membership waits for its return.
     assert_eq!(world.bridge.meetings(), 1);
 }
