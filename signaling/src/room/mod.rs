@@ -5,7 +5,9 @@
 //! fresh ids are arguments. It stores nothing that a message of one member could make grow without bound, and a
 //! message of one member never changes what is known of another.
 
+mod acts;
 mod authorization;
+mod media;
 mod name;
 mod offer;
 mod roster;
@@ -15,14 +17,8 @@ pub use name::shown_name;
 pub use offer::OFFER_LINES_MAX;
 
 use crate::config::Timing;
-use crate::protocol::{
-    ByeReason, ClientMessage, ErrorCode, MediaState, Member, MemberLine, ServerMessage, SpeakerLevel,
-    VERSIONS,
-};
-use asamblea_seam::{
-    Command, Event, Line, Mid, PeerId, PeerLine, RoomId, SLOTS_MAX, SlotState, SlotWish, UpKind, UpState,
-    UpWanted,
-};
+use crate::protocol::{ByeReason, ClientMessage, ErrorCode, MediaState, Member, ServerMessage, VERSIONS};
+use asamblea_seam::{Command, Line, Mid, PeerId, RoomId, SlotState, UpState, UpWanted};
 use indexmap::IndexMap;
 use roster::Roster;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -330,48 +326,6 @@ impl Room {
         self.tell(Some(peer), ServerMessage::Changed { member: shown });
     }
 
-    /// Passes on what the media plane says. Events of peers that are gone are ignored.
-    pub fn handle_media_event(&mut self, now: Instant, event: Event) {
-        self.handle_timeout(now);
-        match event {
-            Event::Answer { peer, revision, sdp } => {
-                // An answer to an older offer would not fit the client's state any more.
-                if self.members.get(&peer).is_some_and(|member| member.revision == revision) {
-                    self.send_to(peer, ServerMessage::Answer { revision, sdp });
-                }
-            }
-            Event::OfferRefused { peer, revision: _, reason } => {
-                let code = ErrorCode::OfferRefused;
-                self.send_to(peer, ServerMessage::Error { code, message: reason, fatal: false });
-            }
-            // Nobody comes back for it.
-            Event::Disconnected { peer, .. } if self.closing.is_some() => self.remove(peer),
-            Event::Lost { peers } if self.closing.is_some() => {
-                peers.into_iter().for_each(|peer| self.remove(peer));
-            }
-            Event::Connected { peer } => self.media(peer, MediaState::Connected),
-            Event::Disconnected { peer, .. } => self.media(peer, MediaState::Disconnected),
-            Event::Slots { peer, slots } => self.slots(peer, slots),
-            Event::Wanted { peer, ups } => self.wanted(peer, ups),
-            Event::Lines { room, lines } => {
-                if room == self.settings.id {
-                    self.lines(lines);
-                }
-            }
-            Event::Speakers { room, speakers } => {
-                if room == self.settings.id {
-                    let speakers = speakers
-                        .iter()
-                        .filter(|speaker| self.members.contains_key(&speaker.peer))
-                        .map(|speaker| SpeakerLevel { member: speaker.peer, level_dbov: speaker.level_dbov })
-                        .collect();
-                    self.broadcast(ServerMessage::Speakers { speakers });
-                }
-            }
-            Event::Lost { peers } => peers.into_iter().for_each(|peer| self.lost(peer)),
-        }
-    }
-
     /// Ends memberships whose time to resume is over, renews the tokens of those who are here, and tells what waited.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = Some(now);
@@ -497,153 +451,6 @@ impl Room {
             resume_ms_max: self.settings.timing.resume.as_millis() as u32,
         };
         self.send_to(peer, message);
-    }
-
-    fn offer(
-        &mut self,
-        peer: PeerId,
-        revision: u32,
-        sdp: String,
-        ups: Vec<asamblea_seam::UpLine>,
-    ) -> Result<(), Refusal> {
-        let mids = offer::mids(&sdp).map_err(|why| Refusal(ErrorCode::OfferRefused, why))?;
-        let own = self.members.get_mut(&peer).expect("the caller looked it up");
-        if revision <= own.revision {
-            return Err(Refusal(ErrorCode::OfferRefused, "the revision is not newer than the last offer's"));
-        }
-        if ups.iter().any(|line| !mids.contains(&line.mid)) {
-            return Err(Refusal(
-                ErrorCode::UnknownReference,
-                "an up names a line that the offer does not have",
-            ));
-        }
-        let lines: BTreeSet<&Mid> = ups.iter().map(|line| &line.mid).collect();
-        let kinds: BTreeSet<UpKind> = ups.iter().map(|line| line.kind).collect();
-        if lines.len() != ups.len() || kinds.len() != ups.len() {
-            return Err(Refusal(ErrorCode::UnknownReference, "a line or a kind is named twice"));
-        }
-        own.revision = revision;
-        own.mids = mids;
-        self.effects.push_back(Effect::Media(Command::Offer { peer, revision, sdp, ups }));
-        Ok(())
-    }
-
-    fn publish(&mut self, peer: PeerId, mut ups: Vec<UpState>) -> Result<(), Refusal> {
-        ups.sort_by_key(|up| up.kind);
-        if ups.windows(2).any(|pair| pair[0].kind == pair[1].kind) {
-            return Err(Refusal(ErrorCode::UnknownReference, "a kind is named twice"));
-        }
-        let own = self.members.get_mut(&peer).expect("the caller looked it up");
-        if own.ups == ups {
-            return Ok(());
-        }
-        own.ups.clone_from(&ups);
-        let shown = own.shown(peer);
-        self.effects.push_back(Effect::Media(Command::Publish { peer, ups }));
-        self.tell(None, ServerMessage::Changed { member: shown });
-        Ok(())
-    }
-
-    fn view(&mut self, peer: PeerId, slots: Vec<SlotWish>) -> Result<(), Refusal> {
-        if slots.len() > SLOTS_MAX {
-            return Err(Refusal(ErrorCode::Malformed, "more slots than a view may name"));
-        }
-        let own = &self.members[&peer];
-        let lines: BTreeSet<&Mid> = slots.iter().map(|wish| &wish.mid).collect();
-        if lines.len() != slots.len() {
-            return Err(Refusal(ErrorCode::UnknownReference, "a line is named twice"));
-        }
-        if lines.iter().any(|mid| !own.mids.contains(*mid)) {
-            return Err(Refusal(ErrorCode::UnknownReference, "a slot names a line that no offer had"));
-        }
-        for up in slots.iter().filter_map(|wish| wish.up) {
-            if up.kind.is_audio() {
-                return Err(Refusal(ErrorCode::UnknownReference, "a view names cameras and screens only"));
-            }
-            if !self.members.contains_key(&up.peer) {
-                return Err(Refusal(
-                    ErrorCode::UnknownReference,
-                    "a slot names someone who is not in the meeting",
-                ));
-            }
-        }
-        self.effects.push_back(Effect::Media(Command::View { peer, slots }));
-        Ok(())
-    }
-
-    fn rename(&mut self, peer: PeerId, name: &str) {
-        let own = self.members.get_mut(&peer).expect("the caller looked it up");
-        let name = shown_name(name);
-        if own.name != name {
-            own.name = name;
-            let shown = own.shown(peer);
-            self.tell(None, ServerMessage::Changed { member: shown });
-        }
-    }
-
-    fn slots(&mut self, peer: PeerId, slots: Vec<SlotState>) {
-        let Some(member) = self.members.get_mut(&peer) else { return };
-        for slot in &slots {
-            if member.slots.len() < OFFER_LINES_MAX || member.slots.contains_key(&slot.mid) {
-                member.slots.insert(slot.mid.clone(), slot.clone());
-            }
-        }
-        // Nobody is shown someone of whom they do not know.
-        if slots.iter().filter_map(|slot| slot.up).any(|up| self.roster.holds_back(up.peer)) {
-            self.tell_waiting();
-        }
-        self.send_to(peer, ServerMessage::Slots { slots });
-    }
-
-    fn wanted(&mut self, peer: PeerId, ups: Vec<UpWanted>) {
-        let Some(member) = self.members.get_mut(&peer) else { return };
-        member.wanted.clone_from(&ups);
-        self.send_to(peer, ServerMessage::Wanted { ups });
-    }
-
-    fn lines(&mut self, lines: Vec<PeerLine>) {
-        let mut changed = Vec::new();
-        for PeerLine { peer, line } in lines {
-            self.hear(peer, |member| {
-                if std::mem::replace(&mut member.line, line) != line {
-                    changed.push(MemberLine { member: peer, line });
-                }
-            });
-        }
-        if !changed.is_empty() {
-            self.broadcast(ServerMessage::Lines { lines: changed });
-        }
-    }
-
-    fn media(&mut self, peer: PeerId, state: MediaState) {
-        self.hear(peer, |member| member.media = Some(state));
-        self.send_to(peer, ServerMessage::Media { state });
-    }
-
-    /// What the media plane says of someone may change whether their socket is asked for signs of life.
-    fn hear(&mut self, peer: PeerId, what: impl FnOnce(&mut Membership)) {
-        let Some(member) = self.members.get_mut(&peer) else { return };
-        let before = member.is_heard();
-        what(member);
-        let is_heard = member.is_heard();
-        if let Some(socket) = member.socket.filter(|_| is_heard != before) {
-            self.effects.push_back(Effect::Heard { socket, is_heard });
-        }
-    }
-
-    /// The media plane forgot this peer: it is joined anew, its client offers afresh.
-    fn lost(&mut self, peer: PeerId) {
-        let room = self.settings.id;
-        let Some(member) = self.members.get_mut(&peer) else { return };
-        member.slots.clear();
-        member.wanted.clear();
-        member.mids.clear();
-        let (ups, loopback) = (member.ups.clone(), member.loopback);
-        // Leave first: if the media plane lost only a message, what it still keeps must not outlive it.
-        self.effects.push_back(Effect::Media(Command::Leave { peer }));
-        self.effects.push_back(Effect::Media(Command::Join { room, peer, loopback }));
-        self.effects.push_back(Effect::Media(Command::Publish { peer, ups }));
-        self.media(peer, MediaState::Lost);
     }
 
     fn remove(&mut self, peer: PeerId) {
