@@ -2,6 +2,7 @@
 
 mod meeting;
 
+use asamblea_sfu_core::down::Queued;
 use meeting::Meeting;
 
 /// More than are handed a packet before it goes to the first.
@@ -9,11 +10,15 @@ const WATCHERS: usize = 100;
 
 /// One who sends a picture, and others who are about to see it; nothing is to be sent.
 fn watched() -> Meeting {
+    watched_by(WATCHERS)
+}
+
+fn watched_by(watchers: usize) -> Meeting {
     let mut meeting = Meeting::new(3);
-    for _ in 0..=WATCHERS {
+    for _ in 0..=watchers {
         meeting.join(0, 1);
     }
-    for watcher in 1..=WATCHERS {
+    for watcher in 1..=watchers {
         meeting.view(watcher, &[("v0", Some(0), 720)]);
     }
     meeting
@@ -53,6 +58,23 @@ fn the_first_are_sent_a_packet_before_anything_is_done_for_the_last() {
     let begun = meeting.room.counters().switches;
     assert!(begun < WATCHERS as u64, "the last slots have yet to begin with it: {begun}");
     assert_eq!(serve(&mut meeting, usize::MAX).len(), WATCHERS - 5);
+}
+
+#[test]
+fn whoever_waits_for_nothing_holds_no_memory_for_what_would_wait() {
+    let grown_by = |watchers| {
+        let mut meeting = watched_by(watchers);
+        let before = meeting.room.memory_bytes();
+        for is_key in [true, false, false] {
+            let frame = meeting.frame(0, 2, is_key, 8);
+            frame.iter().for_each(|packet| hand_in_only(&mut meeting, packet));
+            assert_eq!(serve(&mut meeting, usize::MAX).len(), watchers);
+        }
+        meeting.room.memory_bytes() - before
+    };
+    // A queue of one packet for each would be more.
+    let more = grown_by(WATCHERS) - grown_by(WATCHERS / 10);
+    assert!(more < (WATCHERS - WATCHERS / 10) * size_of::<Queued>(), "{more} bytes");
 }
 
 #[test]

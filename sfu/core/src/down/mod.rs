@@ -3,6 +3,7 @@
 //! A slot decides which packets of its source go out and under which numbers. It holds no bytes and knows neither
 //! other slots nor the room: who fills it is told to it.
 
+pub mod queues;
 pub mod redundancy;
 pub mod resend;
 pub mod rewrite;

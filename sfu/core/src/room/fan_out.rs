@@ -154,6 +154,7 @@ impl Room {
             Verdict::Skip => return,
         };
         let Some(peer) = self.peers.get_mut(at.peer) else { return };
+        self.queues.lend(&mut peer.subscriber);
         if !peer.subscriber.enqueue(queued) {
             self.counters.dropped_queue_full += 1;
             return;

@@ -38,6 +38,7 @@ impl Room {
         peer.is_dirty = false;
         if !peer.is_connected {
             peer.subscriber.queue.clear();
+            self.queues.take_back(&mut peer.subscriber, self.keys.len());
             return;
         }
         // Lent out, so that the histories of others can be read while this peer's slots are counted.
@@ -50,6 +51,7 @@ impl Room {
         if self.take_report_due(key) {
             self.write_sender_reports(now, &mut subscriber, egress);
         }
+        self.queues.take_back(&mut subscriber, self.keys.len());
         if let Some(peer) = self.peers.get_mut(key) {
             peer.subscriber = subscriber;
             let sent = self.counters.packets_sent - sent_before;

@@ -29,7 +29,7 @@ use crate::{
         Downlink,
         allocate::{Grant, Hysteresis},
     },
-    down::{SLOTS_MAX, Subscriber, slot::Slot},
+    down::{SLOTS_MAX, Subscriber, queues::SpareQueues, slot::Slot},
     negotiate::MediaDescription,
     stats::RoomCounters,
     up::{Publisher, SlotRef},
@@ -139,6 +139,7 @@ pub struct Room {
     boundaries: Option<Boundaries>,
     dirty: VecDeque<PeerKey>,
     fan_out: fan_out::FanOut,
+    queues: SpareQueues,
     changed: VecDeque<PeerKey>,
     news: VecDeque<Event>,
     notes: VecDeque<Event>,
@@ -174,6 +175,7 @@ impl Room {
             boundaries: None,
             dirty: VecDeque::new(),
             fan_out: fan_out::FanOut::default(),
+            queues: SpareQueues::default(),
             changed: VecDeque::new(),
             news: VecDeque::new(),
             notes: VecDeque::new(),
@@ -224,7 +226,8 @@ impl Room {
                     + peer.subscriber.queue.capacity() * size_of::<crate::down::Queued>()
                     + peer.subscriber.slots.capacity() * size_of::<Slot>()
             })
-            .sum()
+            .sum::<usize>()
+            + self.queues.memory_bytes()
     }
 
     /// SplitMix64: spreads the seed; nothing secret depends on it.

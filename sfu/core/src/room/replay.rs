@@ -46,6 +46,9 @@ impl Room {
         let room = QUEUE_MAX.saturating_sub(subscriber.queue.len());
         let Some(recording) = self.recording(now, source, bps, room) else { return false };
         self.fan_out.pass_over(source, at);
+        if let Some(peer) = self.peers.get_mut(at.peer) {
+            self.queues.lend(&mut peer.subscriber);
+        }
         for packet in &recording {
             let Some(peer) = self.peers.get_mut(at.peer) else { return false };
             let Some(slot) = peer.subscriber.slots.get_mut(usize::from(at.slot)) else { return false };

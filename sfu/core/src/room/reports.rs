@@ -246,6 +246,7 @@ impl Room {
         peer.ease.end();
         let spacing = spacing(peer.duties.round_trip);
         let mut subscriber = std::mem::take(&mut peer.subscriber);
+        self.queues.lend(&mut subscriber);
         self.resend(now, &mut subscriber, media_ssrc, lost, spacing);
         let has_queue = !subscriber.queue.is_empty();
         if let Some(peer) = self.peers.get_mut(key) {
