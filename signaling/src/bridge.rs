@@ -199,7 +199,8 @@ impl Bridge {
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         });
         let crowd = Arc::new(Crowd::default());
-        let (gate, accepting) = Gate::open(listener, tls, Arc::clone(&plane), Arc::clone(&crowd));
+        let (gate, accepting) =
+            Gate::open(listener, tls, Arc::clone(&plane), Arc::clone(&crowd), config.timing.idle);
         let app = http::router(Arc::clone(&shared));
         let mut service = shared.registry.service();
         let server = tokio::spawn(async move {

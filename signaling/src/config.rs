@@ -13,6 +13,9 @@ use std::time::Duration;
 pub struct Timing {
     /// How long a socket may take to say `hello`.
     pub hello: Duration,
+    /// A connection on which nothing goes either way for this long is closed. On those of people who are in a meeting something is
+    /// said more often.
+    pub idle: Duration,
     /// How often the server asks a socket for a sign of life, while media do not show that somebody is there. Browsers throttle
     /// the timers of background tabs, so the server leads.
     pub ping: Duration,
@@ -37,6 +40,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             hello: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
             ping: Duration::from_secs(20),
             silence: Duration::from_secs(45),
             client_silence: Duration::from_secs(90),

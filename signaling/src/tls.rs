@@ -31,9 +31,6 @@ pub const CONNECTIONS_MAX: usize = 4096;
 /// How long the first byte and the TLS handshake or the first frame may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// A connection on which nothing arrives for this long is closed. WebSockets are pinged far more often.
-pub const IDLE: Duration = Duration::from_secs(60);
-
 /// First byte of a TLS record that carries a handshake (RFC 8446 section 5.1); no HTTP method starts with it.
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -53,9 +50,10 @@ impl Gate {
         tls: Arc<ServerConfig>,
         plane: Arc<dyn MediaPlane>,
         crowd: Arc<Crowd>,
+        idle: Duration,
     ) -> (Self, JoinHandle<()>) {
         let (sender, ready) = mpsc::channel(16);
-        let task = tokio::spawn(accept(listener, TlsAcceptor::from(tls), plane, crowd, sender));
+        let task = tokio::spawn(accept(listener, TlsAcceptor::from(tls), plane, crowd, idle, sender));
         (Self { ready }, task)
     }
 }
@@ -82,6 +80,7 @@ async fn accept(
     tls: TlsAcceptor,
     plane: Arc<dyn MediaPlane>,
     crowd: Arc<Crowd>,
+    idle: Duration,
     ready: mpsc::Sender<(Stream, Connection)>,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -100,6 +99,7 @@ async fn accept(
                     tls.clone(),
                     Arc::clone(&plane),
                     Arc::clone(&crowd),
+                    idle,
                     ready.clone(),
                 ));
             }
@@ -126,6 +126,7 @@ async fn let_in(
     tls: TlsAcceptor,
     plane: Arc<dyn MediaPlane>,
     crowd: Arc<Crowd>,
+    idle: Duration,
     ready: mpsc::Sender<(Stream, Connection)>,
 ) {
     let Entrant { tcp, remote, mut half_open, place } = entrant;
@@ -135,7 +136,7 @@ async fn let_in(
     };
     let ended = match greeted {
         Ok(Greeted::Served { wire, secure }) => {
-            let stream = Stream { wire, idle: Box::pin(sleep(IDLE)), _place: place };
+            let stream = Stream { wire, idle, idles: Box::pin(sleep(idle)), _place: place };
             // A gate that is closed takes nobody in.
             let _ = ready.send((stream, Connection { remote, secure })).await;
             return;
@@ -206,7 +207,10 @@ async fn greet(mut tcp: TcpStream, tls: TlsAcceptor) -> io::Result<Greeted> {
 /// A connection that is served.
 pub struct Stream {
     wire: Wire,
-    idle: Pin<Box<Sleep>>,
+    /// How long nothing may go either way.
+    idle: Duration,
+    /// Ends when nothing has for that long.
+    idles: Pin<Box<Sleep>>,
     _place: (Place, OwnedSemaphorePermit),
 }
 
@@ -269,16 +273,21 @@ impl AsyncRead for Stream {
         let stream = &mut *self;
         let read = Pin::new(&mut stream.wire).poll_read(cx, buf);
         if read.is_ready() {
-            stream.idle.as_mut().reset(Instant::now() + IDLE);
+            stream.idles.as_mut().reset(Instant::now() + stream.idle);
             return read;
         }
-        stream.idle.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        stream.idles.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().wire).poll_write(cx, buf)
+        let stream = self.get_mut();
+        let written = Pin::new(&mut stream.wire).poll_write(cx, buf);
+        if written.is_ready() {
+            stream.idles.as_mut().reset(Instant::now() + stream.idle);
+        }
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

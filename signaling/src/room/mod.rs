@@ -339,7 +339,10 @@ impl Room {
             match (member.socket, member.role) {
                 (Some(socket), role) => {
                     self.effects.push_back(Effect::Renew { socket, member: peer, role });
-                    self.set_due(peer, self.whole_second(now + self.settings.timing.renew));
+                    let next = at + self.settings.timing.renew;
+                    // Unless the machine stood still, the seconds stay the same.
+                    let next = if next > now { next } else { self.whole_second(now + (next - at)) };
+                    self.set_due(peer, next);
                 }
                 (None, _) => self.remove(peer),
             }
