@@ -10,6 +10,7 @@ use crate::stream::{self, FRAME_BYTES_MAX};
 use crate::turn;
 use anyhow::Context as _;
 use rustls::ServerConfig;
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -136,6 +137,7 @@ async fn let_in(
     };
     let ended = match greeted {
         Ok(Greeted::Served { wire, secure }) => {
+            wire.give_up_after(idle);
             let stream = Stream { wire, idle, idles: Box::pin(sleep(idle)), _place: place };
             // A gate that is closed takes nobody in.
             let _ = ready.send((stream, Connection { remote, secure })).await;
@@ -220,6 +222,13 @@ pub(crate) enum Wire {
 }
 
 impl Wire {
+    /// Has the kernel end the connection when nobody takes what is sent for this long (RFC 5482, `TCP_USER_TIMEOUT` in tcp(7)):
+    /// who is asked nothing is found to be gone by what they are told. The kernel's own patience is a quarter of an hour.
+    fn give_up_after(&self, time: Duration) {
+        // Without it that patience is what there is.
+        let _ = SockRef::from(self.tcp()).set_tcp_user_timeout(Some(time));
+    }
+
     /// The connection below, whatever protects it.
     pub(crate) fn tcp(&self) -> &TcpStream {
         match self {
@@ -312,4 +321,19 @@ pub fn server_config(certificate: Certificate) -> anyhow::Result<Arc<ServerConfi
     // WebSockets travel over HTTP/1.1 here.
     config.alpn_protocols = vec![b"http/1.1".to_vec(), TURN_PROTOCOL.to_vec()];
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_is_told_when_to_give_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let wire = Wire::Plain(tcp);
+        let minute = Duration::from_secs(60);
+        wire.give_up_after(minute);
+        assert_eq!(SockRef::from(wire.tcp()).tcp_user_timeout().unwrap(), Some(minute));
+    }
 }

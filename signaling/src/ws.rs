@@ -221,15 +221,15 @@ impl Visit {
         let mut heard = Instant::now();
         let mut ping_at = heard + self.timing.ping;
         let mut nonce = 0u32;
-        // Whether media show that somebody is there.
+        // Whether media show that somebody is there: then TCP alone tells when the socket is not.
         let mut is_heard = false;
         loop {
             let frame = tokio::select! {
                 () = cut.notified() => return too_slow(),
                 outgoing = self.outgoing.recv() => match outgoing {
                     Some(Outgoing::Close) | None => return None,
-                    Some(Outgoing::Heard(now)) => {
-                        is_heard = now;
+                    Some(Outgoing::Heard(by_media)) => {
+                        is_heard = by_media;
                         heard = Instant::now();
                         continue;
                     }
