@@ -216,6 +216,12 @@ pub struct Stream {
     _place: (Place, OwnedSemaphorePermit),
 }
 
+impl Stream {
+    fn note_traffic(&mut self) {
+        self.idles.as_mut().reset(Instant::now() + self.idle);
+    }
+}
+
 pub(crate) enum Wire {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -282,7 +288,7 @@ impl AsyncRead for Stream {
         let stream = &mut *self;
         let read = Pin::new(&mut stream.wire).poll_read(cx, buf);
         if read.is_ready() {
-            stream.idles.as_mut().reset(Instant::now() + stream.idle);
+            stream.note_traffic();
             return read;
         }
         stream.idles.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
@@ -294,7 +300,7 @@ impl AsyncWrite for Stream {
         let stream = self.get_mut();
         let written = Pin::new(&mut stream.wire).poll_write(cx, buf);
         if written.is_ready() {
-            stream.idles.as_mut().reset(Instant::now() + stream.idle);
+            stream.note_traffic();
         }
         written
     }

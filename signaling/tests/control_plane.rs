@@ -408,7 +408,8 @@ async fn silence_ends_a_socket_and_a_socket_that_never_says_hello() {
     let usual = Timing::default();
     let timing = Timing {
         hello: hundredth(usual.hello),
-        ping: hundredth(usual.ping),
+        // Four times before it is given up, so that a busy machine does so twice.
+        ping: hundredth(usual.ping) / 2,
         silence: hundredth(usual.silence),
         ..usual
     };
@@ -420,7 +421,7 @@ async fn silence_ends_a_socket_and_a_socket_that_never_says_hello() {
     while let Some(Ok(frame)) = ana.frame().await {
         pings += usize::from(frame.into_text().is_ok_and(|text| text.contains("\"ping\"")));
     }
-    assert!(pings >= 1, "it is asked before it is given up");
+    assert!(pings >= 2, "{pings}");
     // The membership waits for its return.
     assert_eq!(world.bridge.meetings(), 1);
 }

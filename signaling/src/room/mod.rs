@@ -274,7 +274,7 @@ impl Room {
         let shown = membership.shown(peer);
         self.members.insert(peer, membership);
         self.sockets.insert(socket, peer);
-        self.set_due(peer, self.whole_second(now + self.first_renewal(peer)));
+        self.begin_renewals(now, peer);
         let room = self.settings.id;
         self.effects.push_back(Effect::Media(Command::Join { room, peer, loopback: arrival.loopback }));
         self.welcome(peer, arrival.version, resume, false);
@@ -336,15 +336,15 @@ impl Room {
             && at <= now
         {
             let member = &self.members[&peer];
-            match (member.socket, member.role) {
-                (Some(socket), role) => {
-                    self.effects.push_back(Effect::Renew { socket, member: peer, role });
+            match member.socket {
+                Some(socket) => {
+                    self.effects.push_back(Effect::Renew { socket, member: peer, role: member.role });
                     let next = at + self.settings.timing.renew;
                     // Unless the machine stood still, the seconds stay the same.
                     let next = if next > now { next } else { self.whole_second(now + (next - at)) };
                     self.set_due(peer, next);
                 }
-                (None, _) => self.remove(peer),
+                None => self.remove(peer),
             }
         }
     }
@@ -386,12 +386,13 @@ impl Room {
         due.into_iter().chain(self.roster.due_at()).min()
     }
 
-    /// After what time who is just here has the first token renewed: a quarter of the usual time at least. Member ids are
-    /// random, so those who come together, as all do after a restart, are not served together for ever.
-    fn first_renewal(&self, peer: PeerId) -> Duration {
+    /// Who is just here has the first token renewed after a quarter of the usual time at least. Member ids are random, so
+    /// those who come together, as all do after a restart, are not served together for ever.
+    fn begin_renewals(&mut self, now: Instant, peer: PeerId) {
         let renew_ms = self.settings.timing.renew.as_millis() as u64;
         let least_ms = renew_ms / 4;
-        Duration::from_millis(least_ms + peer.0 % (renew_ms - least_ms).max(1))
+        let after = Duration::from_millis(least_ms + peer.0 % (renew_ms - least_ms).max(1));
+        self.set_due(peer, self.whole_second(now + after));
     }
 
     /// The next whole second since the room began, so that what is due within one is done together.
@@ -417,7 +418,7 @@ impl Room {
         membership.loopback = arrival.loopback;
         let shown = membership.shown(peer);
         let (media, is_heard) = (membership.media, membership.is_heard());
-        self.set_due(peer, self.whole_second(now + self.first_renewal(peer)));
+        self.begin_renewals(now, peer);
         if let Some(old) = replaced {
             self.sockets.remove(&old);
             self.send(old, ServerMessage::Bye { reason: ByeReason::Replaced });

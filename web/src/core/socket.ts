@@ -131,14 +131,11 @@ export class SocketMachine {
       case 'check':
         return this.#check(now);
       case 'said':
-        return now - this.#heardAt > SAID_AFTER_MS ? this.#ask(now, PATIENT_PONG_MS_MAX) : [];
+        return this.#said(now);
       case 'rename':
         this.#name = input.name;
         if (this.#state !== 'up') return [];
-        return [
-          { type: 'send', message: { type: 'rename', name: input.name } },
-          ...this.handle({ type: 'said' }, now),
-        ];
+        return [{ type: 'send', message: { type: 'rename', name: input.name } }, ...this.#said(now)];
       case 'leave': {
         const effects: SocketEffect[] =
           this.#state === 'up' || this.#state === 'greeting'
@@ -174,7 +171,7 @@ export class SocketMachine {
       this.#heardAt = now;
       // Whatever it says, it is alive.
       this.#pongDueAt = null;
-      this.wakeAt = this.#askAt;
+      this.wakeAt = now + this.#askAfterMs;
     }
     switch (message.type) {
       case 'welcome':
@@ -184,7 +181,7 @@ export class SocketMachine {
         this.#wasUp = true;
         this.#tries = 0;
         this.#tokenRefusals = 0;
-        return this.#step('up', now, now + this.#silenceMs / 2, { type: 'welcome', welcome: message });
+        return this.#step('up', now, now + this.#askAfterMs, { type: 'welcome', welcome: message });
       case 'resume':
         this.#resume = message.token;
         return [{ type: 'message', message }];
@@ -263,6 +260,10 @@ export class SocketMachine {
     return this.#state === 'waiting' ? this.#connect(now) : this.#ask(now, PONG_MS_MAX);
   }
 
+  #said(now: number): SocketEffect[] {
+    return now - this.#heardAt > SAID_AFTER_MS ? this.#ask(now, PATIENT_PONG_MS_MAX) : [];
+  }
+
   /** Asks once, however often it is called meanwhile; the least patient decides. */
   #ask(now: number, patienceMs: number): SocketEffect[] {
     if (this.#state !== 'up') return [];
@@ -274,9 +275,9 @@ export class SocketMachine {
     return [{ type: 'send', message: { type: 'ping', nonce: this.#nonce } }];
   }
 
-  /** When a socket that has said nothing since is asked: long before the server would have it taken for dead. */
-  get #askAt(): number {
-    return this.#heardAt + this.#silenceMs / 2;
+  /** A socket that has said nothing for this long is asked: long before the server would have it taken for dead. */
+  get #askAfterMs(): number {
+    return this.#silenceMs / 2;
   }
 
   #connect(now: number): SocketEffect[] {
